@@ -1,0 +1,1 @@
+"""atelier: a bench for reproducible studies of neural network families."""

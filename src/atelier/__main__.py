@@ -1,0 +1,87 @@
+"""The command line: one thin subcommand for each stage, and track, verify, trace, ui, summary, check."""
+
+import argparse
+import importlib
+import sys
+
+from atelier.errors import AtelierError, nearest
+
+STAGES = {
+    "download": "fetch a data set's files and check them",
+    "add_noise": "split a data set and store its noisy versions",
+    "train": "train every model of a study",
+    "evaluate": "judge a study's models on clean and noisy items",
+    "prune": "remove nodes from a study's models and fine-tune",
+    "report": "write a study's page",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        return _run(command, options) or 0
+    except AtelierError as error:
+        print(f"atelier: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("atelier: interrupted; finished work is kept, run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _run(command: str, options: dict) -> int | None:
+    if command in STAGES:
+        return importlib.import_module(f"atelier.stages.{command}").main(options["name"])
+    if command == "catalogue":
+        return importlib.import_module("atelier.stages.catalogue").main()
+    if command == "check":
+        from atelier.params import load
+
+        params = load()
+        if options["study"]:
+            params.study(options["study"])
+        return 0
+    if command == "summary":
+        from atelier.report import summary_text
+
+        print(summary_text(options["name"]))
+        return 0
+    if command == "ui":
+        return importlib.import_module("atelier.track").ui(**options)
+    return importlib.import_module(f"atelier.{command}").main(**options)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        if "invalid choice" in message:
+            given = message.split("invalid choice: ")[1].split("'")[1]
+            message = f"there is no command {given}; {nearest(given, self.commands)}"
+        print(f"atelier: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="atelier", description="A bench for reproducible studies of neural network families.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for stage, text in STAGES.items():
+        what = "dataset" if stage in ("download", "add_noise") else "study"
+        commands.add_parser(stage, help=text).add_argument("name", metavar=what.upper())
+    commands.add_parser("catalogue", help="gather the results of all studies")
+    commands.add_parser("check", help="check params.yaml").add_argument("--study", help="a study that must be there")
+    commands.add_parser("summary", help="print a study's results").add_argument("name", metavar="STUDY")
+    track = commands.add_parser("track", help="mirror results into MLflow")
+    track.add_argument("--follow", action="store_true", help="keep mirroring a running study's curves")
+    verify = commands.add_parser("verify", help="run a study again in a clean copy and compare")
+    verify.add_argument("study", metavar="STUDY")
+    verify.add_argument("--keep", action="store_true", help="keep the copy")
+    commands.add_parser("trace", help="run -> commit, params, outputs; output -> run").add_argument(
+        "what", metavar="RUN-OR-FILE"
+    )
+    commands.add_parser("ui", help="serve MLflow").add_argument("--port", type=int, default=5000)
+    for command in (parser, *commands.choices.values()):
+        command.commands = list(commands.choices)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

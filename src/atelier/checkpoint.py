@@ -1,0 +1,50 @@
+"""A trained model on disk: what it is (spec.json), its weights (safetensors) and their SHA-256, written whole or not at all."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import nn
+
+from atelier import families, files
+from atelier.errors import AtelierError
+
+
+def save(folder: Path, spec: dict[str, Any], model: nn.Module) -> None:
+    """spec: family, shape, classes, settings. The spec comes last: a folder without one holds no model."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = dump_tensors(tensors)
+    files.write_bytes(folder / "weights.safetensors", content)
+    files.write_text(folder / "weights.sha256", hashlib.sha256(content).hexdigest() + "\n")
+    files.write_json(folder / "spec.json", spec)
+
+
+def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model in eval mode, and its spec.
+
+    Raises AtelierError if the weights are not those that were written.
+    """
+    spec = files.read_json(folder / "spec.json")
+    model = build(spec)
+    model.load_state_dict(read_weights(folder))
+    return model.eval(), spec
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / "weights.safetensors"
+    try:
+        content, expected = path.read_bytes(), (folder / "weights.sha256").read_text().strip()
+    except FileNotFoundError as error:
+        raise AtelierError(f"{error.filename}: not there; run the train stage again") from None
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise AtelierError(f"{path}: damaged, its SHA-256 is not the one beside it; delete the folder and train again")
+    return load_tensors(content)
+
+
+def build(spec: dict[str, Any], **keywords: Any) -> nn.Module:
+    """A net with fresh weights from a spec. Lists in a spec read from JSON stand for tuples."""
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in spec["settings"].items()}
+    return families.load(spec["family"])(tuple(spec["shape"]), spec["classes"], **settings, **keywords)

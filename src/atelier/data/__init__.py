@@ -1,0 +1,1 @@
+"""Data sets: where their files come from, how they are read, and the store that training and evaluation read."""

@@ -1,0 +1,84 @@
+"""Judges a trained model: which items it sees, what it answers, and the figures of its answers."""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atelier import metrics, noise
+from atelier.data.store import Store
+from atelier.fit import ROWS, Items
+from atelier.params import TrainNoise
+
+
+def items(store: Store, split: str, corruption: TrainNoise | None, hold_out: bool, device: str = "cpu") -> Items:
+    """A split as tensors. Corrupted inputs are the stored ones, else one draw of the level that was asked for."""
+    clean, y = store.split(split, hold_out=hold_out)
+    x = clean
+    if corruption and len(y):
+        if corruption.name in store.corruptions("test" if split == "test" else "train"):
+            x, _ = store.split(split, corruption.name, hold_out=hold_out)
+        else:
+            part = ("train", "validation", "test").index(split)  # no two splits share numbers
+            x = noise.draw(clean, corruption.kind, corruption.level, seed=0, epoch=part)
+    clean_tensor = torch.from_numpy(clean).to(device)
+    x_tensor = clean_tensor if x is clean else torch.from_numpy(x).to(device)
+    return Items(x_tensor, clean_tensor, torch.from_numpy(y).to(device))
+
+
+@torch.no_grad()
+def answer(model: nn.Module, x: Tensor) -> np.ndarray | None:
+    """Log-probabilities (n, classes) in float64, or reconstructions (n, *shape), or nothing if the model does neither."""
+    model.eval()
+    if hasattr(model, "classify"):
+        return torch.cat([model.classify(rows).double().log_softmax(1) for rows in x.split(ROWS)]).cpu().numpy()
+    if hasattr(model, "reconstruct"):
+        return torch.cat([model.reconstruct(rows) for rows in x.split(ROWS)]).cpu().numpy()
+    return None
+
+
+def judge(model: nn.Module, seen: Items) -> dict[str, float]:
+    """The figures of a model on a split: those of a classifier, or those of a reconstruction, or none."""
+    found = answer(model, seen.x) if len(seen) else None
+    if found is None:
+        return {}
+    if hasattr(model, "classify"):
+        return metrics.classification(found, seen.y.cpu().numpy())
+    return metrics.reconstruction(found, seen.clean.cpu().numpy())
+
+
+def judge_everywhere(
+    model: nn.Module, store: Store, hold_out: bool, trained_on: TrainNoise | None, corruptions: list[TrainNoise]
+) -> dict[str, float]:
+    """Every figure by name, `<split>.<metric>` and `test.<corruption>.<metric>`; the training splits as they were trained on."""
+    found: dict[str, float] = {}
+    for split in ("train", "validation"):
+        seen = items(store, split, trained_on, hold_out)
+        found |= {f"{split}.{name}": value for name, value in judge(model, seen).items()}
+    for corruption in (None, *corruptions):
+        name = f"test.{corruption.name}" if corruption else "test"
+        seen = items(store, "test", corruption, hold_out)
+        found |= {f"{name}.{metric}": value for metric, value in judge(model, seen).items()}
+    return found | gaps(found, trained_on)
+
+
+def gaps(found: dict[str, float], trained_on: TrainNoise | None) -> dict[str, float]:
+    """How much worse test is than train, inputs corrupted alike: accuracy lost, loss or error gained."""
+    test = f"test.{trained_on.name}" if trained_on else "test"
+    signs = {"accuracy": -1, "accuracy_rounded": -1, "nll": 1, "mae": 1, "mse": 1}
+    return {
+        f"gap.{metric}": sign * (found[f"{test}.{metric}"] - found[f"train.{metric}"])
+        for metric, sign in signs.items()
+        if f"{test}.{metric}" in found and f"train.{metric}" in found
+    }
+
+
+def seconds_per_1000(model: nn.Module, x: Tensor, repeats: int = 5) -> float:
+    """Median time in seconds to answer 1,000 items in batches of ROWS, after one warm-up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        answer(model, x)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:])) / len(x) * 1000

@@ -1,0 +1,110 @@
+"""Multilayer perceptron: dense layers of any widths, dropout per layer, weight penalties, residual blocks."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer as TorchOptimizer
+
+from atelier.layers import (
+    ACTIVATIONS,
+    Activation,
+    Init,
+    Nodes,
+    NonNegative,
+    Rate,
+    Shape,
+    Width,
+    class_losses,
+    dense_reader,
+    dense_writers,
+    initialise,
+)
+from atelier.optim import Optimizer
+
+
+class Model(nn.Module):
+    """hidden: the widths; dropout: a rate for each hidden layer (none if empty).
+
+    l1 and l2 add rate / 2 times the sum of absolute, of squared weights (biases excepted) to the loss.
+    residual: after the first layer, hidden layers come in pairs: a -> f(W2 f(W1 a + b1) + b2 + a) (He et al. 2015).
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        classes: int,
+        *,
+        hidden: tuple[Width, ...] = (300, 100),
+        activation: Activation = "relu",
+        dropout: tuple[Rate, ...] = (),
+        l1: NonNegative = 0.0,
+        l2: NonNegative = 0.0,
+        residual: bool = False,
+        init: Init = "he",
+        optimizer: Optimizer = Optimizer(),
+    ) -> None:
+        super().__init__()
+        self.check(hidden=hidden, dropout=dropout, residual=residual)
+        widths = (math.prod(shape), *hidden)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, hidden, strict=False))
+        self.head = nn.Linear(widths[-1], classes)
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout = dropout or (0.0,) * len(hidden)
+        self.hidden, self.l1, self.l2, self.residual, self.optimizer = hidden, l1, l2, residual, optimizer
+        initialise(self, init)
+
+    @staticmethod
+    def check(hidden: tuple[int, ...] = (300, 100), dropout: tuple[float, ...] = (), residual: bool = False, **_) -> None:
+        if dropout and len(dropout) != len(hidden):
+            raise ValueError(f"dropout has {len(dropout)} rates for {len(hidden)} hidden layers; give one for each")
+        if residual and (len(hidden) % 2 == 0 or len(set(hidden[::2])) > 1):
+            raise ValueError(
+                f"hidden is {list(hidden)}; with residual it is one width, then pairs (inner, same width): [64, 32, 64]"
+            )
+
+    def classify(self, x: Tensor) -> Tensor:
+        """(n, *shape) -> logits (n, classes)."""
+        h = x.flatten(1)
+        for i, (layer, rate) in enumerate(zip(self.layers, self.dropout, strict=True)):
+            h = layer(h)
+            if self.residual and i and i % 2 == 0:
+                h = h + skip
+            h = F.dropout(self.activation(h), rate, self.training) if rate else self.activation(h)
+            if i % 2 == 0:
+                skip = h
+        return self.head(h)
+
+    def optimizers(self) -> list[TorchOptimizer]:
+        return [self.optimizer(self.parameters())]
+
+    def losses(self, x: Tensor, y: Tensor) -> Iterator[dict[str, Tensor]]:
+        weights = [layer.weight for layer in (*self.layers, self.head)]
+        penalty = self.l1 / 2 * sum(w.abs().sum() for w in weights) if self.l1 else 0.0
+        if self.l2:
+            penalty = penalty + self.l2 / 2 * sum(w.square().sum() for w in weights)
+        yield class_losses(self.classify(x), y, penalty)
+
+    def nodes(self) -> list[Nodes]:
+        """A hidden layer's nodes each; with residual, the layers that a skip joins lose the same nodes together."""
+        names = [f"layers.{i}" for i in range(len(self.hidden))]
+        readers = [dense_reader(name) for name in (*names[1:], "head")]
+        if not self.residual:
+            return [
+                Nodes(f"hidden.{i}", width, dense_writers(names[i]), (readers[i],)) for i, width in enumerate(self.hidden)
+            ]
+        stream = Nodes("stream", self.hidden[0], dense_writers(*names[::2]), tuple(readers[::2]))
+        inner = range(1, len(self.hidden), 2)
+        return [stream] + [Nodes(f"hidden.{i}", self.hidden[i], dense_writers(names[i]), (readers[i],)) for i in inner]
+
+    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
+        """The settings of this net with the given widths by nodes' name."""
+        joined = self.residual and "stream" in widths
+        return {
+            "hidden": tuple(
+                widths["stream"] if joined and i % 2 == 0 else widths.get(f"hidden.{i}", width)
+                for i, width in enumerate(self.hidden)
+            )
+        }

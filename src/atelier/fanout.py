@@ -1,0 +1,150 @@
+"""Runs independent jobs on worker processes, shows how far each is, and lets the others finish when one fails."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from atelier.errors import AtelierError
+
+Progress = tuple[int, int]  # done, of
+
+
+def fan_out(
+    call: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    *,
+    workers: int,
+    threads: int,
+    title: str,
+    progress: Callable[[Any], Progress | None] = lambda job: None,
+) -> list[Any]:
+    """call(job) for every job, results in the order of jobs. str(job) names a job, progress(job) says how far it is.
+
+    Each job runs with `threads` threads; workers x threads never exceeds the cores, because that is slower than waiting.
+    With one worker the jobs run in this process. Raises AtelierError naming the failed jobs once all have ended.
+    """
+    workers = max(1, min(workers, len(jobs), cores() // threads))
+    numbered = ((_guarded, (call, number, job, threads, os.getpid()), {}) for number, job in enumerate(jobs))
+    results: list[Any] = [None] * len(jobs)
+    failures: list[str] = []
+    with _Display(title, jobs, progress) as display:
+        for number, value, failure in _outcomes(numbered, workers, threads):
+            results[number] = value
+            if failure:
+                failures.append(f"{jobs[number]}: {failure}")
+            display.ended(jobs[number], failure)
+    if failures:
+        raise AtelierError(f"{title}: {len(failures)} of {len(jobs)} jobs failed: {'; '.join(failures)}")
+    return results
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _outcomes(tasks: Iterable[tuple], workers: int, threads: int) -> Iterator[tuple[int, Any, str | None]]:
+    if workers == 1:
+        for function, arguments, _ in tasks:
+            yield function(*arguments)
+        return
+    from joblib import Parallel, parallel_config
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    with parallel_config(backend="loky", inner_max_num_threads=threads):
+        try:
+            # One job at a time is handed out, so that long and short jobs even out.
+            yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(tasks)
+        except BrokenProcessPool:
+            raise AtelierError(
+                "a worker process was killed (is memory short? lower workers in params.yaml); run the same command "
+                "again: finished jobs are kept and the others go on from their checkpoints"
+            ) from None
+
+
+def _guarded(call: Callable, number: int, job: Any, threads: int, parent: int) -> tuple[int, Any, str | None]:
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    if os.getpid() != parent:
+        _end_with(parent)
+    try:
+        with threadpool_limits(threads):
+            return number, call(job), None
+    except AtelierError as error:
+        return number, None, str(error)
+    except Exception as error:  # a fault of one job must not take the others along; it is raised again as text at the end
+        import traceback
+
+        traceback.print_exc()
+        return number, None, f"{type(error).__name__}: {error}"
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when the process that started it is gone: a killed run must not go on unseen beside the next."""
+    if any(thread.name == "end-with-parent" for thread in threading.enumerate()):
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+class _Display:
+    """A bar for all jobs and one for each running job on a terminal; elsewhere a line for each job that ended."""
+
+    def __init__(self, title: str, jobs: Sequence[Any], progress: Callable[[Any], Progress | None]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self.title, self.waiting, self.progress = title, list(jobs), progress
+        self.count, self.ended_count, self.started = len(jobs), 0, time.monotonic()
+        console = Console(file=sys.stdout)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Bars(*columns, TimeRemainingColumn(), console=console, transient=True) if console.is_terminal else None
+        self.tasks: dict[str, Any] = {}
+        self.stop = threading.Event()
+
+    def __enter__(self) -> "_Display":
+        if self.bars:
+            self.bars.start()
+            self.all = self.bars.add_task(self.title, total=self.count)
+            self.thread = threading.Thread(target=self._refresh, daemon=True)
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        if self.bars:
+            self.thread.join()
+            self.bars.stop()
+
+    def ended(self, job: Any, failure: str | None) -> None:
+        self.ended_count += 1
+        if job in self.waiting:
+            self.waiting.remove(job)
+        if self.bars:
+            self.bars.advance(self.all)
+            if str(job) in self.tasks:
+                self.bars.remove_task(self.tasks.pop(str(job)))
+        if failure or not self.bars:
+            outcome = f"failed: {failure}" if failure else "done"
+            seconds = time.monotonic() - self.started
+            print(f"{self.title} {self.ended_count}/{self.count} {job}: {outcome} ({seconds:.0f} s)", flush=True)
+
+    def _refresh(self) -> None:
+        while not self.stop.wait(0.5):
+            for job in list(self.waiting):
+                done = self.progress(job)
+                if done and job in self.waiting:
+                    if str(job) not in self.tasks:
+                        self.tasks[str(job)] = self.bars.add_task(f"  {job}", total=done[1])
+                    self.bars.update(self.tasks[str(job)], completed=done[0], total=done[1])

@@ -1,0 +1,265 @@
+"""The unit of work: one model, one seed. A job that was done before, by content, is not done again; one that was killed goes on.
+
+A job's folder is `.atelier/<key>/`, its key a digest of everything the result depends on: family, settings, recipe, seed,
+data, threads, device, library versions and the code that trains. The study's and the model's names are not part of it.
+"""
+
+import ast
+import functools
+import hashlib
+import io
+import json
+import platform
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from atelier import checkpoint, files, paths
+from atelier.errors import AtelierError
+from atelier.params import Compute, Params, Recipe
+
+CHECKPOINT_SECONDS = 5.0
+LIBRARIES = ("numpy", "scipy", "torch")
+NOT_ARITHMETIC = {"atelier.errors", "atelier.files", "atelier.params", "atelier.paths"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train `family` with `settings` by `recipe` from `seed`, or from the weights in the folder `start`."""
+
+    study: str
+    model: str
+    seed: int
+    family: str
+    dataset: str
+    compute: Compute
+    recipe: Recipe
+    settings: dict[str, Any] = field(hash=False)
+    start: Path | None = None
+    label: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model} seed {self.seed}{self.label}"
+
+    @functools.cached_property
+    def key(self) -> str:
+        from atelier.data.store import Store
+
+        store = Store(paths.noisy(self.dataset))
+        noisy = f".{self.recipe.noise.name}" if self.recipe.noise else ""
+        reads = {"train.npz", "test.npz", f"train{noisy}.npz", f"test{noisy}.npz"}
+        parts = {
+            "family": self.family,
+            "settings": self.settings,
+            "recipe": self.recipe.model_dump(exclude_defaults=True),  # a new field with a default changes no key
+            "seed": self.seed,
+            "data": {name: total for name, total in store.sums.items() if name in reads},
+            "threads": self.compute.threads,
+            "device": device(self.compute),
+            "start": (self.start / "weights.sha256").read_text().strip() if self.start else None,
+            "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+            "code": code_digest(self.family),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def folder(self) -> Path:
+        return paths.jobs() / self.key
+
+
+def of_study(params: Params, study: str) -> list[Job]:
+    """Every (model, seed) of a study."""
+    from atelier.params import check_settings
+
+    entries = params.study(study)
+    return [
+        Job(
+            study=study,
+            model=name,
+            seed=seed,
+            family=entry.family,
+            dataset=entries.dataset,
+            compute=params.compute,
+            recipe=entries.recipe(name),
+            settings=check_settings(entry.family, entry.settings, f"params.yaml: studies.{study}.models.{name}"),
+        )
+        for name, entry in entries.models.items()
+        for seed in entries.seed_list
+    ]
+
+
+def finished(job: Job) -> bool:
+    """timing.json is written last."""
+    return (job.folder / "timing.json").exists()
+
+
+def train(job: Job) -> bool:
+    """Train, resume or reuse; the result is in job.folder. Says whether there was anything to do."""
+    from filelock import FileLock
+
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(job.folder / "lock"):
+        if finished(job):
+            return False
+        _train(job)
+        return True
+
+
+def train_all(jobs: list[Job], workers: int, title: str) -> int:
+    """Train the jobs on worker processes, each content once; gives the number that were not reused."""
+    from atelier.fanout import fan_out
+
+    distinct = list({job.key: job for job in jobs}.values())
+    waiting = [job for job in distinct if not finished(job)]
+    if len(waiting) < len(distinct):
+        print(f"{title}: {len(distinct) - len(waiting)} of {len(distinct)} jobs reused, {len(waiting)} to train", flush=True)
+    threads = jobs[0].compute.threads
+    fan_out(train, waiting, workers=workers, threads=threads, title=title, progress=progress)
+    return len(waiting)
+
+
+def progress(job: Job) -> tuple[int, int] | None:
+    """Epochs done and to do, from the file that the job writes as it runs."""
+    try:
+        lines = (job.folder / "progress.jsonl").read_bytes().splitlines()
+        return (json.loads(lines[-1]).get("epoch", 0) if len(lines) > 1 else 0), job.recipe.epochs
+    except (OSError, ValueError):
+        return None
+
+
+def result(job: Job) -> dict[str, Any]:
+    """Seconds and epochs of a finished job."""
+    return {"model": job.model, "seed": job.seed} | files.read_json(job.folder / "timing.json")
+
+
+def device(compute: Compute) -> str:
+    import torch
+
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise AtelierError("params.yaml: compute.device is cuda, but torch sees no GPU here; use auto or cpu")
+    return "cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+@functools.cache
+def code_digest(family: str) -> str:
+    """Digest of the modules of this package that training this family runs, comments and docstrings left out."""
+    waiting, seen = [f"atelier.families.{family.replace('-', '_')}", "atelier.fit"], {}
+    while waiting:
+        module = waiting.pop()
+        spec = None if module in seen or module in NOT_ARITHMETIC else find_spec(module)
+        if spec and spec.origin:
+            tree = ast.parse(Path(spec.origin).read_text())
+            waiting += [name for node in ast.walk(tree) for name in _imported(node)]
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+                    node.body = node.body[1:]
+            seen[module] = ast.dump(tree)
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Names of this package that an import statement may load: a module, or something in one."""
+    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "atelier":
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [node.module, *(name for name in inner if node.module in ("atelier", "atelier.data"))]
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if alias.name.split(".")[0] == "atelier"]
+    return []
+
+
+def _train(job: Job) -> None:
+    import numpy as np
+    import torch
+
+    from atelier.data.store import Store
+    from atelier.evaluation import items
+    from atelier.fit import Diverged, State, fit
+    from atelier.optim import Optimizer
+
+    store, where = Store(paths.noisy(job.dataset)), device(job.compute)
+    hold_out = job.recipe.hold_out
+    split = "validation" if hold_out else "test"
+    seen = items(store, "train", job.recipe.noise, hold_out, where)
+    held = items(store, split, job.recipe.noise, hold_out, where)
+    spec = {"family": job.family, "shape": store.shape, "classes": len(store.classes), "settings": job.settings}
+    recipe = job.recipe
+    torch.manual_seed(job.seed)
+    model = checkpoint.build(spec, **_optimizer(job.family, Optimizer, recipe)).to(where)
+    if job.start:
+        model.load_state_dict(checkpoint.read_weights(job.start))
+    saved = _resume(job)
+    state = State(**saved["state"]) if saved else None
+    log = _Log(job, state, spent=saved["seconds"] if saved else 0.0)
+    try:
+        state = fit(model, recipe, job.seed, seen, (split, held), state=state, after_epoch=log)
+    except Diverged as error:
+        raise Diverged(f"study {job.study}, model {job.model}, seed {job.seed}: {error}") from None
+    seconds = log.seconds()
+    checkpoint.save(job.folder, spec, model)
+    best = state.best["epoch"] if state.best else None
+    files.write_json(job.folder / "history.json", {"epochs": state.epoch, "best_epoch": best, "curve": state.curve})
+    if state.snapshots:
+        images = {str(epoch): shot.cpu().numpy() for epoch, shot in state.snapshots.items()}
+        files.write_arrays(
+            job.folder / "snapshots.npz", **{e: np.rint(255 * shot).astype(np.uint8) for e, shot in images.items()}
+        )
+    files.write_json(job.folder / "timing.json", {"train_s": round(seconds, 3), "epochs": state.epoch})
+    log.end()
+
+
+def _optimizer(family: str, kind: type, recipe: Recipe) -> dict[str, Any]:
+    """The recipe's optimizer for a family that takes one; a family with optimizers of its own has no such argument."""
+    import inspect
+
+    from atelier import families
+
+    if "optimizer" not in inspect.signature(families.load(family)).parameters:
+        return {}
+    return {"optimizer": kind(recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)}
+
+
+def _resume(job: Job) -> dict[str, Any] | None:
+    import torch
+
+    path = job.folder / "checkpoint.pt"
+    return torch.load(io.BytesIO(path.read_bytes()), weights_only=True) if path.exists() else None
+
+
+class _Log:
+    """Called after every epoch: a line of progress each time, a checkpoint now and then."""
+
+    def __init__(self, job: Job, state: Any, spent: float) -> None:
+        self.job, self.spent = job, spent
+        self.started = self.saved = time.monotonic()
+        self.path = job.folder / "progress.jsonl"
+        header = {"study": job.study, "model": job.model, "seed": job.seed}
+        lines = [header | {"epochs": job.recipe.epochs, "key": job.key}, *(state.curve if state else [])]
+        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def __call__(self, state: Any) -> None:
+        if state.epoch == 0:
+            return
+        running = {f"running.{name}": value for name, value in state.running.items()}
+        fresh = state.curve and state.curve[-1]["epoch"] == state.epoch
+        self._line(state.curve[-1] if fresh else {"epoch": state.epoch} | running)
+        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            import torch
+
+            buffer = io.BytesIO()
+            torch.save({"state": vars(state), "seconds": self.seconds()}, buffer)
+            files.write_bytes(self.job.folder / "checkpoint.pt", buffer.getvalue())
+            self.saved = time.monotonic()
+
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    def end(self) -> None:
+        self._line({"done": True})
+        (self.job.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def _line(self, record: dict[str, Any]) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,89 @@
+"""What families share: typed settings, activations, initial weights, and the description of removable nodes."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Shape = tuple[int, ...]
+Width = Annotated[int, Ge(1)]
+Rate = Annotated[float, Ge(0), Lt(1)]
+NonNegative = Annotated[float, Ge(0)]
+Activation = Literal["elu", "leaky-relu", "relu", "sigmoid", "softplus", "tanh"]
+Init = Literal["he", "normal", "torch"]
+
+ACTIVATIONS = {
+    "elu": nn.ELU,
+    "leaky-relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+def initialise(model: nn.Module, how: Init) -> None:
+    """Set the weights of every dense and convolutional layer; biases become 0.
+
+    he: N(0, 1) * sqrt(2 / fan_in) (He et al. 2015); normal: N(0, 1); torch: leave the library's own.
+    """
+    if how == "torch":
+        return
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            weight = layer.weight
+            inputs = weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else weight.shape[1]
+            fan_in = inputs * weight[0, 0].numel()
+            nn.init.normal_(weight, std=math.sqrt(2.0 / fan_in) if how == "he" else 1.0)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def class_losses(logits: Tensor, y: Tensor, penalty: Tensor | float = 0.0) -> dict[str, Tensor]:
+    """Mean softmax cross-entropy in nats of logits (n, classes) at labels (n,), plus a penalty."""
+    return {"loss": F.cross_entropy(logits, y) + penalty}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The part of a tensor that belongs to a layer's nodes: along `axis`, laid out as (groups, width, block)."""
+
+    tensor: str
+    axis: int = 0
+    groups: int = 1
+    block: int = 1
+
+
+@dataclass(frozen=True)
+class Reader(Slice):
+    """A tensor that reads the nodes. `module` sees them at its input (at="input") or gives them as output.
+
+    `bias` is the tensor that takes over a removed node's mean; None where one number an output cannot stand for it.
+    """
+
+    axis: int = 1
+    module: str = ""
+    at: Literal["input", "output"] = "input"
+    bias: str | None = None
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of one layer that can be removed: the tensors that compute them and those that read them."""
+
+    name: str
+    width: int
+    writers: tuple[Slice, ...]
+    readers: tuple[Reader, ...]
+
+
+def dense_writers(*layers: str) -> tuple[Slice, ...]:
+    return tuple(Slice(f"{layer}.{part}") for layer in layers for part in ("weight", "bias"))
+
+
+def dense_reader(layer: str, block: int = 1) -> Reader:
+    """A dense or convolutional layer that reads nodes along its input axis; `block` values a node after flattening."""
+    return Reader(f"{layer}.weight", block=block, module=layer, bias=f"{layer}.bias")

@@ -1,0 +1,362 @@
+"""params.yaml -> frozen typed objects. What it does not know it rejects, in one line: key, value, what would do."""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
+
+from atelier import paths, strict
+from atelier.errors import AtelierError, nearest
+from atelier.strict import FilledTable, FrozenDict, Several, Strict, Table
+
+
+def _family(text: str) -> str:
+    from atelier import families
+
+    return strict.one_of(families.names(), text)
+
+
+def _source(text: str) -> str:
+    from atelier.data import sources
+
+    return strict.one_of(sources.names(), text)
+
+
+def _short(level: float) -> float:
+    """Levels stand in file names, which must not be rounded."""
+    if float(f"{level:g}") != level:
+        raise ValueError("give six digits at most")
+    return level
+
+
+def _line(text: str) -> str:
+    """Text on one line, however it is folded in the document."""
+    line = " ".join(text.split())
+    if not line or not line.isprintable():
+        raise ValueError("give text that can be printed")
+    return line
+
+
+def _rising(values: tuple) -> tuple:
+    if list(values) != sorted(set(values)):
+        raise ValueError("give levels that rise, each once")
+    return values
+
+
+_METRIC, _EXACT = r"(train|validation|test|gap)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
+T = TypeVar("T")
+Kind = Literal["gaussian", "masking", "salt-and-pepper"]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Text = Annotated[str, AfterValidator(_line)]
+Name = Annotated[str, strict.like(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", "40 small letters, digits or hyphens at most")]
+ModelName = Annotated[
+    str, strict.like(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?", "40 small letters, digits, dots or hyphens at most")
+]
+Metric = Annotated[str, strict.like(_METRIC, "a metric, as in test.accuracy")]
+Figure = Annotated[str, strict.like(f"{_METRIC}|{_EXACT}", "a metric, as in test.accuracy, or parameters")]
+Row = Annotated[str, strict.like(r"D[0-4](\.[a-z0-9-]+)+", "a row of the catalogue, as in D0.2")]
+Levels = Annotated[tuple[Annotated[T, AfterValidator(_short)], ...], AfterValidator(strict.once)]
+
+
+class Compute(Strict):
+    threads: Count = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Dataset(Strict):
+    """Items held out for validation, and for test where the source has no test set of its own."""
+
+    validation: Count
+    test: Count | None = None
+    seed: Seed = 0
+    train_noise: Annotated[tuple[str, ...], AfterValidator(strict.once)] = ()
+
+
+class Noise(Strict):
+    """The levels at which every test set is stored."""
+
+    seed: Seed = 0
+    gaussian: Levels[Positive] = ()
+    masking: Levels[Fraction] = ()
+    salt_and_pepper: Annotated[Levels[Fraction], Field(alias="salt-and-pepper")] = ()
+
+    def corruptions(self) -> dict[str, tuple[str, float]]:
+        """Name, as in "gaussian-0.2" -> (kind, level), in a fixed order."""
+        levels = {kind: getattr(self, kind.replace("-", "_")) for kind in get_args(Kind)}
+        return {f"{kind}-{level:g}": (kind, level) for kind, found in levels.items() for level in found}
+
+
+class TrainNoise(Strict):
+    """Corruption of the training inputs: the stored set, or drawn afresh every epoch."""
+
+    kind: Kind
+    level: Annotated[Positive, AfterValidator(_short)]
+    draw: Literal["fixed", "fresh"] = "fixed"
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.level:g}"
+
+    @model_validator(mode="after")
+    def _level_is_a_share(self) -> "TrainNoise":
+        if self.kind != "gaussian" and self.level >= 1:
+            raise ValueError(f".level is {self.level:g}; give less than 1: {self.kind} takes the share of pixels")
+        return self
+
+
+class Recipe(Strict):
+    """How a model is trained.
+
+    batch: full is one step an epoch; chunk bounds the rows held at once and leaves the gradient as it is.
+    snapshots: the epochs whose reconstructions are kept; 0 is before training.
+    """
+
+    epochs: Count
+    batch: Count | Literal["full"] = 128
+    chunk: Count | None = None
+    optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
+    lr: Positive = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["constant", "cosine", "one-cycle", "step"] = "constant"
+    clip: Positive | None = None
+    hold_out: bool = False
+    patience: Count | None = None
+    evaluate_every: Count = 1
+    noise: TrainNoise | None = None
+    snapshots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(strict.once)] = ()
+
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> "Recipe":
+        if self.patience and not self.hold_out:
+            raise ValueError(f".patience is {self.patience}; it needs hold_out: true, to judge on validation items")
+        return self
+
+    def evaluates(self, epoch: int) -> bool:
+        """The first epoch, the last and every `evaluate_every` in between."""
+        return epoch in (1, self.epochs) or (0 < epoch < self.epochs and epoch % self.evaluate_every == 0)
+
+    def changed(self, changes: Mapping[str, Any], where: str = "") -> "Recipe":
+        """A copy with these keys replaced, checked anew; a ValueError begins with `where`."""
+        return strict.checked(Recipe, {**self.model_dump(), **changes}, where)
+
+
+class ModelEntry(Strict, extra="allow"):
+    """One model of a study; every key but these three is a setting of its family."""
+
+    family: Annotated[str, AfterValidator(_family)]
+    row: Row | Several[Row] = ()
+    train: Table[str, Any] = FrozenDict()
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return (self.row,) if isinstance(self.row, str) else self.row
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Prune(Strict):
+    """What is pruned and how: levels are shares of nodes removed; train changes a model's recipe for fine-tuning."""
+
+    models: Several[str]
+    criteria: Several[Literal["activation", "random", "weight-norm"]]
+    levels: Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(_rising)]
+    schedules: Several[Literal["iterative", "one-shot"]] = ("one-shot",)
+    recoveries: Several[Literal["finetune", "none", "scratch-epochs"]]
+    train: Table[str, Any] = FrozenDict()
+
+
+class Compare(Strict):
+    """What settles a claim: a metric and one of the forms below. `from` and `to` are epochs: start and end here."""
+
+    metric: Metric
+    higher: str | None = None
+    lower: str | None = None
+    than: str | None = None
+    margin: NonNegative = 0.0
+    epoch: Count | None = None
+    equal: tuple[str, str] | None = None
+    over: Annotated[tuple[str, ...], Field(min_length=3)] | None = None
+    of: str | None = None
+    start: Annotated[Count | None, Field(alias="from")] = None
+    end: Annotated[Count | None, Field(alias="to")] = None
+    direction: Literal["rises", "falls"] | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        named = (self.higher, self.lower, self.than, *(self.equal or ()), *(self.over or ()), self.of)
+        return tuple(model for model in named if model is not None)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Compare":
+        forms = ("higher than", "lower than", "equal margin", "over direction", "of from to direction")
+        given = self.model_dump(by_alias=True, exclude_unset=True, exclude_none=True).keys() - {"metric"}
+        form = next((form for form in forms if given >= set(form.split()) >= given - {"margin", "epoch"}), None)
+        if not form or ("epoch" in given and "than" not in given):
+            allowed = "; ".join(form.replace(" ", " + ") for form in forms)
+            raise ValueError(f" has {', '.join(sorted(given)) or 'no models'}; give metric and one of: {allowed}")
+        if self.equal and not self.margin:
+            raise ValueError(".margin is 0; give the difference that still counts as equal")
+        if self.start and self.end and self.start >= self.end:
+            raise ValueError(f".from is {self.start}; give an epoch before to ({self.end})")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f" is between {' and '.join(self.models)}; give each model once")
+        return self
+
+
+class Claim(Strict):
+    """What a source says, in our words, its catalogue row, and the comparison that settles it."""
+
+    says: Text
+    row: Row | None = None
+    id: Name | None = None
+    compare: Compare
+
+
+class Study(Strict):
+    """A question, the models that answer it, the claims to settle, and the figures that were published."""
+
+    asks: Text
+    dataset: str
+    seeds: Count | Several[Seed]
+    train: Recipe
+    models: FilledTable[ModelName, ModelEntry]
+    prune: Prune | None
+    claims: tuple[Claim, ...]
+    published: Table[str, Table[Figure, float]]
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    def recipe(self, model: str) -> Recipe:
+        """The study's recipe with the model's own changes."""
+        return self.train.changed(self.models[model].train, f".models.{model}.train")
+
+    def prune_recipe(self, model: str) -> Recipe:
+        """The model's recipe with the changes for fine-tuning."""
+        return self.recipe(model).changed(self.prune.train, ".prune.train")
+
+    @property
+    def pruned(self) -> tuple[str, ...]:
+        return self.prune.models if self.prune else ()
+
+    def recipes(self) -> list[tuple[str, Recipe]]:
+        """Every recipe that the study trains by, with the key that it stands under."""
+        own = [(f".models.{model}.train", self.recipe(model)) for model in self.models]
+        return own + [(".prune.train", self.prune_recipe(model)) for model in self.pruned]
+
+    @model_validator(mode="after")
+    def _names_and_epochs_exist(self) -> "Study":
+        claims = [(f".claims.{i}.compare", claim.compare) for i, claim in enumerate(self.claims)]
+        named = [(".prune.models", self.pruned), (".published", self.published)]
+        named += [(where, compare.models) for where, compare in claims]
+        for where, model in ((where, model) for where, models in named for model in models):
+            if model not in self.models:
+                raise ValueError(f"{where} names {strict.shown(model)}, no model here; {nearest(model, self.models)}")
+        self.recipes()
+        for where, compare in claims:
+            for model, epoch in itertools.product(compare.models, (compare.epoch, compare.start, compare.end)):
+                recipe = self.recipe(model)
+                if epoch and not recipe.evaluates(epoch):
+                    allowed = f"1, {recipe.epochs} or a multiple of {recipe.evaluate_every} between"
+                    raise ValueError(f"{where} names epoch {epoch}, at which {model} is not evaluated; give {allowed}")
+        return self
+
+
+class Params(Strict):
+    workers: Count = 1
+    compute: Compute
+    datasets: FilledTable[Annotated[str, AfterValidator(_source)], Dataset]
+    noise: Noise
+    studies: FilledTable[Name, Study]
+
+    def study(self, name: str) -> Study:
+        if name not in self.studies:
+            raise AtelierError(f"params.yaml: there is no study {name}; {nearest(name, self.studies)}")
+        return self.studies[name]
+
+    def dataset(self, name: str) -> Dataset:
+        if name not in self.datasets:
+            raise AtelierError(f"params.yaml: there is no data set {name}; {nearest(name, self.datasets)}")
+        return self.datasets[name]
+
+    @model_validator(mode="after")
+    def _data_and_noise_exist(self) -> "Params":
+        for key, dataset in self.datasets.items():
+            for index, corruption in enumerate(dataset.train_noise):
+                if corruption not in (known := self.noise.corruptions()):
+                    where = f".datasets.{key}.train_noise.{index} is {strict.shown(corruption)}, which is not in noise"
+                    raise ValueError(f"{where}; {nearest(corruption, known)}")
+        for key, study in self.studies.items():
+            if study.dataset not in self.datasets:
+                hint = nearest(study.dataset, self.datasets)
+                raise ValueError(f".studies.{key}.dataset is {strict.shown(study.dataset)}; {hint}")
+            stored = self.datasets[study.dataset].train_noise
+            for where, recipe in study.recipes():
+                if recipe.noise and recipe.noise.draw == "fixed" and recipe.noise.name not in stored:
+                    raise ValueError(
+                        f".studies.{key}{where}.noise is {recipe.noise.name}, which is not stored: add it to "
+                        f"datasets.{study.dataset}.train_noise ({', '.join(stored) or 'empty'}) or give draw: fresh"
+                    )
+        return self
+
+
+def load(path: Path | None = None, families: bool = True) -> Params:
+    """Read and check everything; families=False leaves out their settings, which need torch.
+
+    Raises AtelierError for the first fault: nothing is run on parameters that are not understood whole.
+    """
+    path = Path(path or paths.root() / "params.yaml")
+    try:
+        params = strict.checked(Params, strict.read(path))
+    except ValueError as error:
+        raise AtelierError(f"{path.name}: {str(error).removeprefix('.').lstrip()}") from None
+    for study, content in params.studies.items() if families else ():
+        for model, entry in content.models.items():
+            check_settings(entry.family, entry.settings, f"{path.name}: studies.{study}.models.{model}")
+    return params
+
+
+def check_settings(family: str, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings, with the types that the family's keywords declare; AtelierError at the first that does not fit."""
+    from atelier import families
+
+    schema = _settings_schema(family)
+    for key in settings:
+        if key not in schema.model_fields:
+            own = [field for field in ModelEntry.model_fields if get_close_matches(key, [field], cutoff=0.7)]
+            hint = nearest(key, [*schema.model_fields, *own])
+            raise AtelierError(f"{where}.{strict.spelt(key)} is not a setting of family {family}; {hint}")
+    try:
+        typed = strict.checked(schema, strict.frozen(settings), where)
+    except ValueError as error:
+        raise AtelierError(str(error)) from None
+    given = {key: getattr(typed, key) for key in settings}
+    families.check(family, given, where)
+    return given
+
+
+@functools.cache
+def _settings_schema(family: str) -> type[BaseModel]:
+    from atelier import families
+
+    model = families.load(family)
+    hints = get_type_hints(model.__init__, include_extras=True)
+    fields = {
+        key: (hints.get(key, Any), ... if keyword.default is keyword.empty else keyword.default)
+        for key, keyword in inspect.signature(model).parameters.items()
+        if keyword.kind is keyword.KEYWORD_ONLY and key != "optimizer"
+    }
+    return create_model(f"{family} settings", __base__=Strict, **fields)

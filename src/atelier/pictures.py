@@ -1,0 +1,36 @@
+"""Grids of items: what a model gets wrong, what it rebuilds."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from atelier import files
+
+Row = tuple[str, np.ndarray, list[str]]  # label, items (n, *shape) in [0, 1], a caption for each item or none
+
+
+def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
+    """A PNG with a block for each model and a line of items for each row; items that are no images are drawn as curves."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [(f"{model}\n{label}", items, captions) for model, block in by_model.items() for label, items, captions in block]
+    columns = max((len(items) for _, items, _ in rows), default=1)
+    figure = Figure(figsize=(1.4 + 0.8 * columns, 0.3 + sum(0.85 + 0.3 * bool(c) for _, _, c in rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    heights = [0.85 + 0.3 * bool(captions) for _, _, captions in rows]
+    grid = figure.subplots(max(len(rows), 1), columns, squeeze=False, height_ratios=heights or [1])
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for line, (label, items, captions) in zip(grid, rows, strict=False):
+        line[0].text(-0.25, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+        for axis, item, caption in zip(line, items, captions or [""] * len(items), strict=False):
+            if item.ndim == 3 and item.shape[0] == 1:
+                axis.imshow(item[0], cmap="gray", vmin=0, vmax=1)
+            else:
+                axis.plot(item.reshape(item.shape[0], -1).T, linewidth=0.5)
+            axis.set_title(caption, fontsize=6, pad=2)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    files.write_bytes(path, buffer.getvalue())

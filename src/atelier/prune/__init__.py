@@ -1,0 +1,1 @@
+"""Structured pruning of any family with nodes(): score the nodes, choose which to keep, remove the others."""

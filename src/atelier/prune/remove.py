@@ -1,0 +1,80 @@
+"""Take nodes out of a net: `remove` builds a smaller net, `mask` silences them in place; both compute the same."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atelier import families
+from atelier.layers import Nodes, Shape, Slice
+
+Keep = Mapping[str, np.ndarray]
+Means = Mapping[str, np.ndarray]
+
+
+def remove(
+    model: nn.Module,
+    family: str,
+    shape: Shape,
+    classes: int,
+    settings: Mapping[str, Any],
+    keep: Keep,
+    means: Means | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The net with only those nodes of each layer in `keep` (nodes' name -> rising indices), and its settings.
+
+    With `means` (reader's tensor -> its mean input) the readers' biases take over what removed nodes gave on average.
+    That is exact for a constant node, except where a convolution pads and before the first step of a recurrent layer.
+    """
+    state = _folded(model, keep, means)
+    for nodes in _named(model, keep):
+        for part in (*nodes.writers, *nodes.readers):
+            places = torch.as_tensor(_places(part, nodes.width, keep[nodes.name]), device=state[part.tensor].device)
+            state[part.tensor] = state[part.tensor].index_select(part.axis, places)
+    smaller = {**settings, **model.resized({name: len(indices) for name, indices in keep.items()})}
+    like = next(model.parameters())
+    with torch.random.fork_rng(devices=[]):
+        pruned = families.load(family)(shape, classes, **smaller).to(like)
+    pruned.load_state_dict(state)
+    return pruned.train(model.training), smaller
+
+
+def mask(model: nn.Module, keep: Keep, means: Means | None = None) -> nn.Module:
+    """A copy of the same size in which nobody reads the nodes that `remove` would take out."""
+    state = _folded(model, keep, means)
+    for nodes in _named(model, keep):
+        for part in nodes.readers:
+            gone = _gone(part, nodes.width, keep[nodes.name])
+            state[part.tensor].movedim(part.axis, 0)[gone] = 0.0
+    masked = copy.deepcopy(model)
+    masked.load_state_dict(state)
+    return masked
+
+
+def _folded(model: nn.Module, keep: Keep, means: Means | None) -> dict[str, Tensor]:
+    """The net's tensors, cloned; with `means`, the readers' biases hold the part of the nodes that go."""
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    for nodes in _named(model, keep) if means else ():
+        for reader in nodes.readers:
+            if reader.bias:
+                weight = state[reader.tensor].movedim(reader.axis, 0)
+                gone = _gone(reader, nodes.width, keep[nodes.name])
+                mean = torch.as_tensor(means[reader.tensor][gone]).to(weight)
+                state[reader.bias] += torch.einsum("i,io...->o", mean, weight[gone])
+    return state
+
+
+def _named(model: nn.Module, keep: Keep) -> list[Nodes]:
+    return [nodes for nodes in model.nodes() if nodes.name in keep]
+
+
+def _places(part: Slice, width: int, indices: np.ndarray) -> np.ndarray:
+    """Where the nodes `indices` lie along a slice's axis."""
+    return np.arange(part.groups * width * part.block).reshape(part.groups, width, part.block)[:, indices].ravel()
+
+
+def _gone(part: Slice, width: int, keep: np.ndarray) -> np.ndarray:
+    return _places(part, width, np.setdiff1d(np.arange(width), keep))

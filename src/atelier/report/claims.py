@@ -1,0 +1,102 @@
+"""Claims -> verdicts. Everything is paired by seed and judged by the 95% interval of the estimate, never by its mean.
+
+The estimate is turned so that positive speaks for the claim. With lo and hi the ends of its interval and m the margin:
+  greater, trend, at-epoch: holds if lo > m, does not hold if hi < m;
+  equal:                    holds if -m < lo and hi < m, does not hold if lo > m or hi < -m;
+  anything else is undecided: an interval that touches a bound, as [0, 0] does with no margin; a single seed, which has
+  no interval. So a claim and its reverse never both hold and, without a margin, never both fail.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from atelier import params, stats
+from atelier.errors import AtelierError
+from atelier.report.results import Results, Values
+
+HOLDS, UNDECIDED, FAILS = "holds", "undecided", "does not hold"
+
+
+def settle(results: Results, claims: Sequence[params.Claim]) -> list[dict[str, Any]]:
+    """One entry of claims.json per claim, in order.
+
+    Raises AtelierError for a metric that a model lacks, an epoch that was not evaluated, or an id that stands twice.
+    """
+    entries = []
+    for index, claim in enumerate(claims):
+        where = f"params.yaml: studies.{results.study}.claims.{index}"
+        entry = _settle_one(results, claim, f"{where}.compare")
+        entry["id"] = claim.id or f"{results.study}-{index + 1}"
+        if entry["id"] in {e["id"] for e in entries}:
+            raise AtelierError(f"{where}.id: {entry['id']} is the id of an earlier claim; give each its own")
+        entries.append(entry)
+    return entries
+
+
+def verdict(kind: str, margin: float, ci95: Sequence[float] | None) -> str:
+    """The rule at the head of this file. Ends are rounded to 1e-12, so that 0.97 - 0.96 does not exceed 0.01."""
+    if ci95 is None:
+        return UNDECIDED
+    lo, hi = (round(end, 12) for end in ci95)
+    if kind == "equal":
+        return HOLDS if -margin < lo and hi < margin else FAILS if lo > margin or hi < -margin else UNDECIDED
+    return HOLDS if lo > margin else FAILS if hi < margin else UNDECIDED
+
+
+def foremost(verdicts: Sequence[str]) -> str:
+    """What a row with several claims comes to: the first of does not hold, undecided, holds; or "no claim"."""
+    return next((v for v in (FAILS, UNDECIDED, HOLDS) if v in verdicts), "no claim")
+
+
+def _settle_one(results: Results, claim: params.Claim, where: str) -> dict[str, Any]:
+    compare = claim.compare
+    kind, oriented = _estimate(results, compare, where)
+    found = stats.summary(oriented)
+    return {
+        "row": claim.row,
+        "says": claim.says,
+        "kind": kind,
+        "metric": compare.metric,
+        "models": list(compare.models),
+        "margin": compare.margin,
+        "estimate": found["mean"],
+        "ci95": found["ci95"],
+        "n": found["n"],
+        "verdict": verdict(kind, compare.margin, found["ci95"]),
+    }
+
+
+def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[str, Values]:
+    """The kind of claim and its estimate per seed, positive where it speaks for it (for equal: first - second)."""
+
+    def values(model: str, epoch: int | None = None) -> Values:
+        if epoch is None:
+            return results.values(model, compare.metric, where)
+        return results.at_epoch(model, compare.metric, epoch, where)
+
+    if compare.equal:
+        return "equal", _minus(*(values(model) for model in compare.equal))
+    if compare.over:
+        steps = zip(*(values(model) for model in compare.over), strict=True)
+        return "trend", _turned([_slope(seed) for seed in steps], compare.direction)
+    if compare.of:
+        change = _minus(values(compare.of, compare.end), values(compare.of, compare.start))
+        return "at-epoch", _turned(change, compare.direction)
+    more, less = (compare.higher, compare.than) if compare.higher else (compare.than, compare.lower)
+    return "at-epoch" if compare.epoch else "greater", _minus(values(more, compare.epoch), values(less, compare.epoch))
+
+
+def _minus(a: Values, b: Values) -> Values:
+    return stats.paired(a, b)["values"]
+
+
+def _turned(values: Values, direction: str) -> Values:
+    return [v if v is None or direction == "rises" else -v for v in values]
+
+
+def _slope(y: Sequence[float | None]) -> float | None:
+    """Least-squares slope per step over equally spaced models."""
+    if None in y:
+        return None
+    x = [i - (len(y) - 1) / 2 for i in range(len(y))]
+    return sum(a * b for a, b in zip(x, y, strict=True)) / sum(a * a for a in x)

@@ -1,0 +1,286 @@
+"""The pictures of a report page, as PNG files whose bytes depend on the figures alone."""
+
+import functools
+import io
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from atelier import files
+from atelier.report import tables
+from atelier.report.results import Results, kind_and_level, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # told apart by colour-blind readers too
+STYLES = ("-", "--", ":", "-.")
+DOTS_PER_INCH = 100
+LOOK = {
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+_WAY = ("criterion", "schedule", "recovery")
+
+
+def draw(results: Results, published: dict[str, dict[str, float]], folder: Path) -> dict[str, str]:
+    """Write every picture that the results have figures for, and remove those of an earlier run.
+
+    Returns file name -> caption, in the order of the page.
+    """
+    plans = _plans(results, published)
+    for stale in {path.name for path in folder.glob("*.png")} - set(plans):
+        (folder / stale).unlink()
+    for file, (_, picture) in plans.items():
+        files.write_bytes(folder / file, _png(picture))
+    return {file: caption for file, (caption, _) in plans.items()}
+
+
+def _plans(results: Results, published: dict[str, dict[str, float]]) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
+    plans: dict[str, tuple[str, Callable[[], Figure]]] = {}
+    shown = _metrics_to_show(results, published)
+    if shown:
+        caption = "Mean and 95 % interval over seeds; dots: single seeds; diamond: the published figure."
+        plans["headline.png"] = caption, functools.partial(_headline, results, published, shown)
+    if any(results.curve_metrics(model) for model in results.models):
+        caption = (
+            "Learning curves: mean and range over seeds; solid: held-out items, dashed: training items. "
+            "The first tenth of training may lie outside the frame."
+        )
+        plans["learning-curves.png"] = caption, functools.partial(_learning_curves, results)
+    for name, file in (("accuracy", "noise.png"), ("mae", "reconstruction-noise.png")):
+        if results.corruptions(name):
+            caption = f"Test {name} against noise level: mean and 95 % interval."
+            plans[file] = caption, functools.partial(_against_noise, results, name)
+    if any(model in results.confusion for model in results.models):
+        caption = "Confusion matrices on the test set, summed over seeds; shades are shares of a row."
+        plans["confusion.png"] = caption, functools.partial(_confusion, results)
+    for model in dict.fromkeys(g["model"] for g in results.pruned if g["test"]["mean"] is not None):
+        caption = (
+            f"{model}: test figure against size, mean and 95 % interval; ring: the point chosen on validation. "
+            "Nets without recovery may lie outside the frame."
+        )
+        plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
+    return plans
+
+
+def _png(picture: Callable[[], "Figure"]) -> bytes:
+    """Drawn under matplotlib's own defaults, whatever the reader's settings, and packed into 256 colours."""
+    import matplotlib
+    from PIL import Image
+
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(LOOK)
+        picture().savefig(drawn, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    Image.open(drawn).convert("RGB").quantize(256).save(packed, format="png", optimize=True)
+    return packed.getvalue()
+
+
+def _grid(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple["Figure", list["Axes"]]:
+    """A figure of rows x columns panels, each width x height inches, and the panels from left to right, row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def _label(metric: str) -> str:
+    split, corruption, name = parts(metric)
+    unit = tables.unit(metric).strip()
+    return " ".join(p for p in (split, corruption, name.replace("_", " "), f"({unit})" if unit else "") if p)
+
+
+def _scale(metric: str) -> int:
+    return 100 if tables.unit(metric) == " %" else 1
+
+
+def _ends(found: dict[str, Any]) -> list[float]:
+    """The interval of a summary; a single seed's has no width."""
+    return found["ci95"] or [found["mean"], found["mean"]]
+
+
+def _legend_beside(axes: "Axes") -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+
+
+def _metrics_to_show(results: Results, published: dict[str, dict[str, float]]) -> list[str]:
+    """Every headline metric, and every metric that a source gives a figure for."""
+    headlines = [results.headline(model) for model in results.models]
+    said = [m for model in results.models for m in published.get(model, {}) if m in results.metrics(model)]
+    return [m for m in dict.fromkeys([*headlines, *said]) if m]
+
+
+def _headline(results: Results, published: dict[str, dict[str, float]], shown: list[str]) -> "Figure":
+    heights = [0.7 + 0.3 * len(results.with_metric(metric)) for metric in shown]
+    figure, panels = _grid(len(shown), 1, 7, sum(heights) / len(shown), height_ratios=heights)
+    for axes, metric in zip(panels, shown, strict=True):
+        models, scale = results.with_metric(metric), _scale(metric)
+        for y, model in enumerate(models):
+            found, said = results.summary(model, metric), published.get(model, {}).get(metric)
+            if found["mean"] is not None:
+                axes.plot([scale * end for end in _ends(found)], [y, y], "|-", color=COLOURS[0], markersize=9)
+                axes.plot(scale * found["mean"], y, "o", color=COLOURS[0])
+                seeds = [scale * v for v in found["values"]]
+                axes.plot(seeds, [y + 0.27] * len(seeds), ".", color=COLOURS[0], alpha=0.5, markersize=5)
+            if said is not None:
+                axes.plot(scale * said, y, "D", color=COLOURS[1], fillstyle="none", markeredgewidth=1.5)
+        axes.set_yticks(range(len(models)), models)
+        axes.set_ylim(len(models) - 0.4, -0.6)
+        axes.set_xlabel(_label(metric))
+    return figure
+
+
+def _learning_curves(results: Results) -> "Figure":
+    """A row of panels for at most six models of one kind, so that every line keeps a colour of its own."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for model in results.models:
+        names = {parts(metric)[2] for metric in results.curve_metrics(model)}
+        kinds.setdefault(tuple(n for n in ("loss", "accuracy") if n in names), []).append(model)
+    kinds.pop((), None)
+    n = len(COLOURS)
+    rows = [(names, models[i : i + n]) for names, models in kinds.items() for i in range(0, len(models), n)]
+    columns = max(len(names) for names, _ in rows)
+    figure, panels = _grid(len(rows), columns, 4.8, 3.4)
+    for row, (names, models) in enumerate(rows):
+        line = panels[row * columns : (row + 1) * columns]
+        for axes, name in zip(line, names, strict=False):
+            _curves(axes, results, models, name)
+        line[len(names) - 1].legend(frameon=True, framealpha=0.8, edgecolor="none")
+        for axes in line[len(names) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> None:
+    scale, later = _scale(name), []
+    for model, colour in zip(models, COLOURS, strict=False):
+        known = results.curve_metrics(model)
+        held_out = next((m for m in (f"validation.{name}", f"test.{name}") if m in known), None)
+        for metric, style, label in ((held_out, "-", model), (f"train.{name}", "--", None)):
+            epochs, values = _over_seeds(results, model, metric)
+            low, mean, high = ([scale * way(v) for v in values] for way in (min, fmean, max))
+            axes.plot(epochs, mean, style, color=colour, linewidth=1.3, label=label)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+            first = len(epochs) // 10
+            later += low[first:] + high[first:]
+    if later:
+        margin = 0.04 * (max(later) - min(later)) or 0.01
+        axes.set_ylim(min(later) - margin, max(later) + margin)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(_label(name))
+
+
+def _over_seeds(results: Results, model: str, metric: str | None) -> tuple[list[int], list[list[float]]]:
+    """The epochs that every seed has a value at, and these values."""
+    seeds = list(results.curves[model].values())
+    shared = sorted(set.intersection(*(set(epochs) for epochs in seeds)))
+    at = {epoch: [epochs[epoch].get(metric) for epochs in seeds] for epoch in shared}
+    known = [epoch for epoch in shared if None not in at[epoch]]
+    return known, [at[epoch] for epoch in known]
+
+
+def _against_noise(results: Results, name: str) -> "Figure":
+    """A panel for each kind of noise; level 0 is the clean test set. Floors, where there are any, are grey."""
+    clean, kinds = f"test.{name}", {}
+    for corruption in results.corruptions(name):
+        kinds.setdefault(kind_and_level(corruption)[0], []).append(corruption)
+    columns = min(len(kinds), 3)
+    figure, panels = _grid(-(-len(kinds) // columns), columns, 3.4, 3.1, sharey=True)
+    for axes, (kind, corruptions) in zip(panels, kinds.items(), strict=False):
+        levels = {0.0: clean} | {kind_and_level(c)[1]: f"test.{c}.{name}" for c in corruptions}
+        for i, model in enumerate(results.with_metric(clean)):
+            found = {x: results.summary(model, metric) for x, metric in levels.items()}
+            known = {x: s for x, s in found.items() if s and s["mean"] is not None}
+            means = [_scale(name) * s["mean"] for s in known.values()]
+            reach = [
+                _scale(name) * s["ci95"][1] - mean if s["ci95"] else 0
+                for s, mean in zip(known.values(), means, strict=True)
+            ]
+            style = "o" + STYLES[i // len(COLOURS) % len(STYLES)]
+            axes.errorbar(list(known), means, reach, fmt=style, color=COLOURS[i % len(COLOURS)],
+                          markersize=4, capsize=3, linewidth=1.3, label=model)  # fmt: skip
+        for i, (floor, figures) in enumerate(sorted(results.floors.items())):
+            known = {x: figures[metric] for x, metric in levels.items() if figures.get(metric) is not None}
+            if known:
+                style = STYLES[i % len(STYLES)]
+                axes.plot(list(known), list(known.values()), style, color="grey", linewidth=1, label=floor)
+        axes.set_xlabel(f"{kind} level")
+    for axes in panels[len(kinds) :]:
+        axes.set_axis_off()
+    for axes in panels[::columns]:
+        axes.set_ylabel(_label(clean))
+    _legend_beside(panels[columns - 1])
+    return figure
+
+
+def _confusion(results: Results) -> "Figure":
+    models = [m for m in results.models if m in results.confusion]
+    columns = min(len(models), 3)
+    size = 0.8 + 0.3 * max(len(results.confusion[m]["classes"]) for m in models)
+    figure, panels = _grid(-(-len(models) // columns), columns, size, size)
+    for axes, model in zip(panels, models, strict=False):
+        matrix, names = results.confusion[model]["matrix"], [str(c) for c in results.confusion[model]["classes"]]
+        shares = [[v / max(sum(row), 1) for v in row] for row in matrix]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for y, row in enumerate(matrix):
+            for x, value in enumerate(row):
+                if value:
+                    font = {"fontsize": 6 if value < 1000 else 5, "color": "white" if shares[y][x] > 0.5 else "black"}
+                    axes.text(x, y, str(value), ha="center", va="center", **font)
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(False)
+        axes.set_title(model)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+    for axes in panels[len(models) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _pruning(results: Results, model: str) -> "Figure":
+    """The test figure against both sizes. A row per criterion, a colour per recovery, a line style per schedule."""
+    from matplotlib.ticker import EngFormatter
+
+    groups = [g for g in results.pruned if g["model"] == model and g["test"]["mean"] is not None]
+    metric, exact, dense = f"test.{groups[0]['metric']}", results.models[model]["exact"], groups[0]["dense"]
+    scale = _scale(metric)
+    recovered = [g["test"] for g in groups if g["recovery"] != "none"] or [g["test"] for g in groups]
+    shown = [scale * found["mean"] for found in [*recovered, dense] if found["mean"] is not None]
+    margin = 0.1 * (max(shown) - min(shown)) or 0.5
+    criteria, schedules, recoveries = (list(dict.fromkeys(g[k] for g in groups)) for k in _WAY)
+    sizes = ("parameters", "multiply_adds")
+    figure, panels = _grid(len(criteria), len(sizes), 4.4, 3, sharex="col", sharey=True)
+    for axes, (criterion, size) in zip(panels, itertools.product(criteria, sizes), strict=True):
+        for schedule, recovery in itertools.product(schedules, recoveries):
+            line = [g for g in groups if [g[k] for k in _WAY] == [criterion, schedule, recovery]]
+            line.sort(key=lambda g: g[size])
+            x, y = [g[size] for g in line], [scale * g["test"]["mean"] for g in line]
+            colour, style = COLOURS[recoveries.index(recovery)], STYLES[schedules.index(schedule)]
+            label = recovery if len(schedules) == 1 else f"{recovery}, {schedule}"
+            axes.plot(x, y, "o" + style, color=colour, markersize=3.5, linewidth=1.3, label=label)
+            low, high = ([scale * _ends(g["test"])[end] for g in line] for end in (0, 1))
+            axes.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
+            chosen = [i for i, g in enumerate(line) if g["chosen"]]
+            axes.plot([x[i] for i in chosen], [y[i] for i in chosen], "ko", markersize=9, fillstyle="none")
+        if dense["mean"] is not None:
+            axes.plot(exact[size], scale * dense["mean"], "k*", markersize=10, label="dense")
+        axes.set_ylim(min(shown) - margin, max(shown) + margin)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_title(criterion, fontsize=9)
+    for axes, size in zip(panels[-2:], sizes, strict=True):
+        axes.set_xlabel(size.replace("_", "-"))
+    for axes in panels[::2]:
+        axes.set_ylabel(_label(metric))
+    _legend_beside(panels[1])
+    return figure

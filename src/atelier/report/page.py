@@ -1,0 +1,192 @@
+"""A study's page: the question, the answer, then what the answer rests on. And a few lines of it for a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from atelier.report import claims as settling
+from atelier.report import tables
+from atelier.report.results import Results, higher_is_better
+
+HOW_TO_READ = (
+    "Figures are means over seeds with 95 % intervals of Student's t, and differences are paired by seed; "
+    "– is a figure that does not exist."
+)
+EXAMPLES = "Surest mistakes of the classifiers; items as they are, as seen and as rebuilt by the nets that reconstruct."
+Entries = Sequence[dict[str, Any]]
+
+
+def page(
+    results: Results,
+    asks: str,
+    entries: Entries,
+    published: dict[str, dict[str, float]],
+    pictures: dict[str, str],
+    examples: bool,
+) -> str:
+    """index.md. `pictures` is file name -> caption under figures/; `examples`: whether evaluate drew examples.png."""
+    name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
+    again = [
+        f"make study STUDY={name}     # brings everything up to date",
+        f"make verify STUDY={name}    # proves it: runs all of it again and compares the bytes",
+    ]
+    cost = f"Seconds differ from run to run, so they are kept apart: [training and inference times]({_times(results)})."
+    sections = [
+        f"# {asks}",
+        f"**Answer.** {answer(entries)}",
+        f"Study `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
+        tables.main(results, published),
+        *_claims(entries),
+        _picture("headline.png", pictures),
+        _picture("learning-curves.png", pictures),
+        f"![{EXAMPLES}](examples.png)\n\n*{EXAMPLES}*" if examples else "",
+        *_section("Training, held-out and test items", tables.measures(results)),
+        *_section("Under noise", tables.noise(results, "accuracy"), _picture("noise.png", pictures)),
+        *_differences(results),
+        *_classes(results, pictures),
+        *_reconstruction(results, pictures),
+        *_pruning(results, pictures),
+        *_section("Recipe", tables.recipe(results)),
+        *_section("Run it again", "\n".join(["```", *again, "```"])),
+        *_section("Cost", cost),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def answer(entries: Entries) -> str:
+    """One sentence made from the verdicts alone."""
+    if not entries:
+        return "This study makes no claim, so there is no verdict; its figures are below."
+    told = []
+    for verdict, words in (
+        (settling.HOLDS, "holds"),
+        (settling.FAILS, "does not hold"),
+        (settling.UNDECIDED, "is undecided"),
+    ):
+        found = [e for e in entries if e["verdict"] == verdict]
+        if not found:
+            continue
+        if len(entries) > 6:
+            told.append(f"{len(found)} of {len(entries)} claims {_plural(words, len(found))}")
+        else:
+            said = " and ".join(f"“{e['says']}”{_estimate(e)}" for e in found)
+            told.append(f"{said} {_plural(words, len(found))}")
+    return "; ".join(told) + "."
+
+
+def _plural(words: str, n: int) -> str:
+    return (
+        words if n == 1 else {"holds": "hold", "does not hold": "do not hold", "is undecided": "are undecided"}[words]
+    )
+
+
+def _estimate(entry: dict[str, Any]) -> str:
+    if entry["estimate"] is None:
+        return ""
+    ends = "" if entry["ci95"] is None else " " + tables.interval(entry["metric"], entry["ci95"], True)
+    return f" ({tables.with_unit(entry['metric'], entry['estimate'], True)}{ends})"
+
+
+def _section(title: str, *bodies: str) -> list[str]:
+    """A heading and what stands under it; nothing where there is nothing."""
+    known = [body for body in bodies if body]
+    return [f"## {title}", *known] if known else []
+
+
+def _picture(file: str, pictures: dict[str, str]) -> str:
+    return f"![{pictures[file]}](figures/{file})\n\n*{pictures[file]}*" if file in pictures else ""
+
+
+def _times(results: Results) -> str:
+    return f"../../timings/{results.study}.json"
+
+
+def _claims(entries: Entries) -> list[str]:
+    rule = (
+        "An estimate is positive where it speaks for its claim (for equality: first model less second). A claim holds, "
+        "or does not, only if the whole interval lies on one side of the margin; one that touches it is undecided."
+    )
+    return _section("Claims", tables.verdicts(entries), rule) if entries else []
+
+
+def _differences(results: Results) -> list[str]:
+    """Those of headline metrics open, if they are few; the others fold."""
+    headlines = {results.headline(model) for model in results.models}
+    bodies = []
+    for metrics in (sorted(set(results.differences) & headlines), sorted(set(results.differences) - headlines)):
+        pairs = sum(len(results.differences[metric]) for metric in metrics)
+        if pairs:
+            body, title = tables.differences(results, metrics), f"{', '.join(metrics)}: {pairs} differences"
+            bodies.append(body if pairs <= 15 and headlines & set(metrics) else tables.folded(title, body))
+    note = "Paired by seed; apart: the interval leaves out 0. Intervals are for single pairs, not corrected for many."
+    return _section("Differences between models", note, *bodies) if bodies else []
+
+
+def _classes(results: Results, pictures: dict[str, str]) -> list[str]:
+    body = tables.per_class(results)
+    note = "F1 (precision, recall) in percent on the test set, means over seeds."
+    return _section("Class by class", note, body, _picture("confusion.png", pictures)) if body else []
+
+
+def _reconstruction(results: Results, pictures: dict[str, str]) -> list[str]:
+    body = tables.reconstruction(results)
+    note = "Distance from the clean test items, in pixel units of [0, 1]; the floors are methods that train no net."
+    return _section("Reconstruction", note, body, _picture("reconstruction-noise.png", pictures)) if body else []
+
+
+def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
+    """The chosen points open, all points folded."""
+    note = (
+        "Level: the share of nodes removed. Points are chosen on validation items (✓) and tested once; brackets hold "
+        "shares of the dense net. “− scratch” compares with a net of the same shape trained from scratch. Latency: "
+        f"see the [times]({_times(results)})."
+    )
+    bodies = []
+    for model, entry in results.models.items():
+        groups = [g for g in results.pruned if g["model"] == model]
+        chosen = [g for g in groups if g["chosen"]]
+        if groups:
+            every = tables.folded(f"All {len(groups)} points", tables.pruning(groups, entry["exact"]))
+            shown = [tables.pruning(chosen, entry["exact"])] if chosen else []
+            bodies += [f"### {model}", *shown, _picture(f"pruning-{model}.png", pictures), every]
+    return _section("Pruning", note, *bodies) if bodies else []
+
+
+def summary(results: Results) -> str:
+    """For a terminal: each model's headline figure with its interval and size, and what a net pruned to half keeps."""
+    lines = [("model", "metric", "mean [95 % interval]", "parameters")]
+    for model, entry in results.models.items():
+        metric = results.headline(model)
+        shown = (
+            tables.spread(metric, results.summary(model, metric)) + tables.unit(metric) if metric else tables.MISSING
+        )
+        lines.append((model, metric or tables.MISSING, shown, tables.count(entry["exact"].get("parameters"))))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    text = [
+        "  ".join((*(c.ljust(w) for c, w in zip(line[:3], widths, strict=False)), line[3].rjust(widths[3])))
+        for line in lines
+    ]
+    return "\n".join([*text, *(_half(results, model) for model in results.models if _halves(results, model))])
+
+
+def _halves(results: Results, model: str) -> list[dict[str, Any]]:
+    """The ways of pruning that leave at most half of the parameters, at the largest such size of each."""
+    largest: dict[tuple, dict[str, Any]] = {}
+    for g in results.pruned:
+        fits = g["model"] == model and g["parameters"] <= results.models[model]["exact"]["parameters"] / 2
+        if fits and not g["recovery"].startswith("scratch") and g["validation"]["mean"] is not None:
+            way = (g["criterion"], g["schedule"], g["recovery"])
+            largest[way] = max(largest.get(way, g), g, key=lambda g: g["parameters"])
+    return list(largest.values())
+
+
+def _half(results: Results, model: str) -> str:
+    """The best half-size net by validation; its test figure is only told."""
+    halves = _halves(results, model)
+    metric = halves[0]["metric"]
+    best = max(halves, key=lambda g: g["validation"]["mean"] * (1 if higher_is_better(metric) else -1))
+    share = 100 * best["parameters"] / results.models[model]["exact"]["parameters"]
+    return (
+        f"{model} pruned to {share:.0f} % of its parameters ({best['criterion']}, {best['recovery']}): "
+        f"test {metric} {tables.with_unit(metric, best['test']['mean'])}, "
+        f"{tables.spread(metric, best['to_dense'], True)}{tables.unit(metric, True)} against dense"
+    )

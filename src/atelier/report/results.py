@@ -1,0 +1,203 @@
+"""What evaluate and prune left for one study, read once and asked by name."""
+
+import csv
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from atelier import files, stats
+from atelier.errors import AtelierError, nearest
+
+Values = list[float | None]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's figures; `models` is in the order of params.yaml, which the sorted keys of a JSON file lose."""
+
+    study: str
+    dataset: str
+    seeds: list[int]
+    models: dict[str, dict[str, Any]]
+    differences: dict[str, dict[str, Any]]
+    floors: dict[str, dict[str, float]]
+    curves: dict[str, dict[int, dict[int, dict[str, float | None]]]]  # model -> seed -> epoch -> metric
+    confusion: dict[str, dict[str, Any]]
+    points: list[dict[str, Any]]
+
+    def metrics(self, model: str) -> dict[str, Any]:
+        return self.models[model]["metrics"]
+
+    def summary(self, model: str, metric: str | None) -> dict[str, Any] | None:
+        """The metric's mean, interval, n and values, or None where the model lacks it."""
+        return self.metrics(model).get(metric)
+
+    def values(self, model: str, metric: str, where: str) -> Values:
+        """One value per seed. Raises AtelierError, which begins with `where`, if the model has no such metric."""
+        found = self.metrics(model)
+        if metric not in found:
+            hint = nearest(metric, _same_split(metric, found))
+            raise AtelierError(f"{where}: {model} has no metric {metric}; {hint}")
+        return found[metric]["values"]
+
+    def at_epoch(self, model: str, metric: str, epoch: int, where: str) -> Values:
+        """One value per seed from the curves; `gap.x` is how much worse test is than train, as in metrics.json.
+
+        Raises AtelierError if no curve holds the metric, or if some seed was not evaluated at that epoch.
+        """
+        split, _, name = metric.partition(".")
+        if split == "gap":
+            train, test = (self.at_epoch(model, f"{s}.{name}", epoch, where) for s in ("train", "test"))
+            return stats.paired(*((train, test) if higher_is_better(metric) else (test, train)))["values"]
+        known = self.curve_metrics(model)
+        if metric not in known:
+            raise AtelierError(f"{where}: {model} has no curve of {metric}; {nearest(metric, known)}")
+        found = []
+        for seed in self.seeds:
+            epochs = self.curves[model].get(seed, {})
+            if epoch not in epochs:
+                near = sorted(sorted(epochs, key=lambda e: (abs(e - epoch), e))[:2])
+                offer = " or ".join(str(e) for e in near) or "none"
+                raise AtelierError(
+                    f"{where}: {model} was not evaluated at epoch {epoch} (seed {seed}); nearest: {offer}"
+                )
+            found.append(epochs[epoch].get(metric))
+        return found
+
+    def curve_metrics(self, model: str) -> list[str]:
+        """The metrics that the model's curves have a value for."""
+        rows = [row for epochs in self.curves.get(model, {}).values() for row in epochs.values()]
+        return sorted({metric for row in rows for metric, value in row.items() if value is not None})
+
+    def check_published(self, published: Mapping[str, Mapping[str, float]]) -> None:
+        """Raises AtelierError for a published figure that nothing of ours stands beside."""
+        for model, said in published.items():
+            for metric in sorted(set(said) - set(self.models[model]["exact"])):
+                self.values(model, metric, f"params.yaml: studies.{self.study}.published.{model}")
+
+    def headline(self, model: str) -> str | None:
+        """What a model is judged by: accuracy; if it reconstructs, the error under the noise it was trained on."""
+        noise = self.models[model].get("recipe", {}).get("noise")
+        trained = f"test.{noise['kind']}-{noise['level']:g}.mae" if noise else "test.mae"
+        return next((m for m in ("test.accuracy", trained, "test.mae") if m in self.metrics(model)), None)
+
+    def corruptions(self, name: str) -> list[str]:
+        """The test corruptions that some model has the metric `name` for, by kind and level."""
+        named = [parts(metric) for model in self.models for metric in self.metrics(model)]
+        found = {corruption for split, corruption, own in named if split == "test" and corruption and own == name}
+        return sorted(found, key=kind_and_level)
+
+    def with_metric(self, metric: str) -> list[str]:
+        return [model for model in self.models if metric in self.metrics(model)]
+
+    @functools.cached_property
+    def pruned(self) -> list[dict[str, Any]]:
+        """Pruning points gathered over seeds, each beside the dense net and a net of its shape trained from scratch.
+
+        One entry per (model, criterion, schedule, recovery, level): parameters and multiply_adds (means), metric,
+        chosen (the number of seeds) and the summaries validation, test, dense (the net before pruning, which is the
+        point of level 0), to_dense and to_scratch (paired by seed; None if some seed has nothing to compare with).
+        """
+        groups: dict[tuple, list[dict[str, Any]]] = {}
+        others: dict[tuple, list[dict[str, Any]]] = {}  # dense nets by (model, seed), nets from scratch by shape too
+        for point in self.points:
+            if point["level"]:
+                groups.setdefault(tuple(point[k] for k in _GROUP), []).append(point)
+            if not point["level"] or point["recovery"].startswith("scratch"):
+                others.setdefault(_net(point, shape=bool(point["level"])), []).append(point)
+        return [self._gathered(dict(zip(_GROUP, key, strict=True)), points, others) for key, points in groups.items()]
+
+    def _gathered(self, group: dict[str, Any], points: list[dict], others: dict[tuple, list[dict]]) -> dict[str, Any]:
+        metric = "accuracy" if "accuracy" in points[0]["test"] else "mae"
+
+        def tested(found: list[dict | None]) -> Values:
+            return [point["test"].get(metric) if point else None for point in found]
+
+        dense = [_nearest_way(point, others.get(_net(point, shape=False), [])) for point in points]
+        scratch = [_nearest_way(point, others.get(_net(point, shape=True), [])) for point in points]
+        compare = None not in scratch and not group["recovery"].startswith("scratch")
+        return {
+            **group,
+            "metric": metric,
+            "parameters": fmean(point["parameters"] for point in points),
+            "multiply_adds": fmean(point["multiply_adds"] for point in points),
+            "chosen": sum(bool(point["chosen"]) for point in points),
+            "validation": stats.summary([point["validation"].get(metric) for point in points]),
+            "test": stats.summary(tested(points)),
+            "dense": stats.summary(tested(dense)),
+            "to_dense": stats.paired(tested(points), tested(dense)) if None not in dense else None,
+            "to_scratch": stats.paired(tested(points), tested(scratch)) if compare else None,
+        }
+
+
+_GROUP = ("model", "criterion", "schedule", "recovery", "level")
+
+
+def read(folder: Path, study: str, models: Iterable[str], whole: bool = True) -> Results:
+    """Read a study's folder.
+
+    Raises AtelierError if metrics.json is missing or lacks one of the models; these are left out where not `whole`.
+    """
+    metrics = files.read_json(folder / "metrics.json")
+    for model in models if whole else ():
+        if model not in metrics["models"]:
+            raise AtelierError(f"{folder / 'metrics.json'}: has no model {model}; run make study STUDY={study}")
+    return Results(
+        study=study,
+        dataset=metrics["dataset"],
+        seeds=metrics["seeds"],
+        models={model: metrics["models"][model] for model in models if model in metrics["models"]},
+        differences=metrics.get("differences", {}),
+        floors=metrics.get("floors", {}),
+        curves=_read_curves(folder / "curves.csv"),
+        confusion=_read_optional(folder / "confusion.json", {}),
+        points=_read_optional(folder / "pruning.json", {"points": []})["points"],
+    )
+
+
+def _net(point: dict[str, Any], shape: bool) -> tuple:
+    return point["model"], point["seed"], *(point["widths"] if shape else ())
+
+
+def _nearest_way(point: dict[str, Any], nets: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of several nets that a point can be compared with, the one that was cut in the same way."""
+    return min(nets, key=lambda net: [net[k] != point[k] for k in ("criterion", "schedule", "level")], default=None)
+
+
+def parts(metric: str) -> tuple[str, str, str]:
+    """`test.gaussian-0.2.mae` -> ("test", "gaussian-0.2", "mae"); what is not there is ""."""
+    head, _, name = metric.rpartition(".")
+    split, _, corruption = head.partition(".")
+    return split, corruption, name
+
+
+def kind_and_level(corruption: str) -> tuple[str, float]:
+    kind, _, level = corruption.rpartition("-")
+    return kind, float(level)
+
+
+def higher_is_better(metric: str) -> bool:
+    return parts(metric)[2] in {"accuracy", "accuracy_rounded", "f1_macro", "psnr", "precision", "recall", "f1"}
+
+
+def _same_split(metric: str, known: Iterable[str]) -> list[str]:
+    """The names worth listing in an error: those of the split that was asked for, or all."""
+    return [m for m in known if parts(m)[0] == parts(metric)[0]] or list(known)
+
+
+def _read_optional(path: Path, default: Any) -> Any:
+    return files.read_json(path) if path.exists() else default
+
+
+def _read_curves(path: Path) -> dict[str, dict[int, dict[int, dict[str, float | None]]]]:
+    curves: dict[str, dict[int, dict[int, dict[str, float | None]]]] = {}
+    if path.exists():
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                model, seed, epoch = row.pop("model"), int(row.pop("seed")), int(row.pop("epoch"))
+                figures = {metric: float(text) if text else None for metric, text in row.items()}
+                curves.setdefault(model, {}).setdefault(seed, {})[epoch] = figures
+    return curves

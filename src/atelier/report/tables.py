@@ -1,0 +1,281 @@
+"""Figures as text, and the Markdown tables of a report page. What is missing is a dash, never a number."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from atelier.report.results import Results, parts
+
+MISSING = "–"
+_PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1"}
+_DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
+_UNITS = {"psnr": "dB", "nll": "nats"}
+_MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "ece", "mae")
+_SPLITS = ("train", "validation", "test", "gap")
+
+Summary = dict[str, Any] | None
+
+
+def number(metric: str, value: float | None, signed: bool = False) -> str:
+    """A figure without its unit: percent and dB to two decimals, squared errors to five, the rest to four."""
+    if value is None:
+        return MISSING
+    name = parts(metric)[2]
+    shown = 100 * value if name in _PERCENT else value
+    text = f"{shown:.{_DECIMALS.get(name, 4)}f}"
+    if float(text) == 0:
+        text = f"{value:.2g}" if value and _DECIMALS.get(name) != 2 else text.removeprefix("-")
+    return f"+{text}" if signed and float(text) > 0 else text
+
+
+def unit(metric: str, difference: bool = False) -> str:
+    """With a leading space where there is one: " %", for a difference " points"."""
+    name = parts(metric)[2]
+    if name in _PERCENT:
+        return " points" if difference else " %"
+    return f" {_UNITS[name]}" if name in _UNITS else ""
+
+
+def with_unit(metric: str, value: float | None, difference: bool = False) -> str:
+    return MISSING if value is None else number(metric, value, difference) + unit(metric, difference)
+
+
+def interval(metric: str, ci95: Sequence[float] | None, signed: bool = False) -> str:
+    """`[96.90, 97.72]`."""
+    return MISSING if ci95 is None else "[" + ", ".join(number(metric, end, signed) for end in ci95) + "]"
+
+
+def spread(metric: str, found: Summary, signed: bool = False) -> str:
+    """`97.31 [96.90, 97.72]`; a single seed has no interval."""
+    if found is None or found["mean"] is None:
+        return MISSING
+    mean = number(metric, found["mean"], signed)
+    return f"{mean} {interval(metric, found['ci95'], signed)}" if found["ci95"] else mean
+
+
+def published(metric: str, value: float | None) -> str:
+    """A source's figure with no more digits than the source gave."""
+    if value is None:
+        return MISSING
+    return f"{100 * value:.6g} %" if parts(metric)[2] in _PERCENT else f"{value:,.10g}{unit(metric)}"
+
+
+def count(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; columns of figures are aligned right."""
+    figures = [all(re.match(r"(\[?[-+]?\d|–|$)", row[i]) for row in rows) for i in range(len(columns))]
+    lines = [columns, ["--:" if right else ":--" for right in figures], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def folded(title: str, body: str) -> str:
+    """A part of the page that opens on a click."""
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+
+
+def main(results: Results, sources: dict[str, dict[str, float]]) -> str:
+    """A row per model with its headline metric, and one for every other figure that a source published for it."""
+    rows = []
+    for model, entry in results.models.items():
+        said, exact, headline = sources.get(model, {}), entry["exact"], results.headline(model)
+        wanted = [m for m in said if m not in exact and m != headline]
+        for metric in [headline, *wanted]:
+            first = metric == headline
+            found = results.summary(model, metric) or {"mean": None, "ci95": None, "n": MISSING}
+            name = f"`{metric}`" if metric else MISSING
+            rows.append(
+                [
+                    model,
+                    name,
+                    with_unit(metric or "", found["mean"]),
+                    interval(metric or "", found["ci95"]),
+                    str(found["n"]),
+                    published(metric or "", said.get(metric)),
+                    *(_exact(exact, said, key) if first else "" for key in ("parameters", "multiply_adds")),
+                ]
+            )
+    return table(["Model", "Metric", "Mean", "95 % interval", "n", "Published", "Parameters", "Multiply-adds"], rows)
+
+
+def _exact(exact: dict[str, int], said: dict[str, float], key: str) -> str:
+    """A count, and the source's beside it where the source has one."""
+    return count(exact.get(key)) + (f" (published {count(said[key])})" if key in said else "")
+
+
+def verdicts(entries: Iterable[dict[str, Any]]) -> str:
+    rows = []
+    for e in entries:
+        margin = with_unit(e["metric"], e["margin"], True).lstrip("+") if e["margin"] else MISSING
+        rows.append(
+            [
+                e["id"],
+                e["says"],
+                e["row"] or MISSING,
+                f"**{e['verdict']}**",
+                f"{e['kind']}, `{e['metric']}`",
+                with_unit(e["metric"], e["estimate"], True),
+                interval(e["metric"], e["ci95"], True),
+                str(e["n"]),
+                margin,
+            ]
+        )
+    columns = ["Claim", "Says", "Row", "Verdict", "Compares", "Estimate", "95 % interval", "n", "Margin"]
+    return table(columns, rows)
+
+
+def measures(results: Results) -> str:
+    """Train, validation, test and gap, measure by measure; reconstruction errors are those under the training noise."""
+    rows = []
+    for measure in _MEASURES:
+        for model in results.models:
+            headline = results.headline(model) or ""
+            test = headline if parts(headline)[2] == measure else f"test.{measure}"
+            keys = [test if split == "test" else f"{split}.{measure}" for split in _SPLITS]
+            found = [results.summary(model, key) for key in keys]
+            if any(found):
+                rows.append([measure + _bracketed(measure), model, *(spread(measure, s) for s in found)])
+    return table(["Measure", "Model", *(s.capitalize() for s in _SPLITS)], rows) if rows else ""
+
+
+def _bracketed(name: str) -> str:
+    found = unit(name).strip()
+    return f" ({found})" if found else ""
+
+
+def noise(results: Results, name: str) -> str:
+    """Rows: models; columns: clean and every stored corruption of the test set."""
+    corruptions, models = results.corruptions(name), results.with_metric(f"test.{name}")
+    if not corruptions or not models:
+        return ""
+    keys = [f"test.{name}", *(f"test.{c}.{name}" for c in corruptions)]
+    rows = [[model, *(spread(key, results.summary(model, key)) for key in keys)] for model in models]
+    return table([f"Test {name}{_bracketed(name)}", "clean", *corruptions], rows)
+
+
+def differences(results: Results, metrics: Iterable[str]) -> str:
+    """Every pair of models; the last column says whether the interval leaves out zero."""
+    order = list(results.models)
+    rows = []
+    for metric in metrics:
+        pairs = results.differences[metric]
+        named = [(*pair.split(" - "), found) for pair, found in pairs.items()]
+        for a, b, found in sorted(named, key=lambda p: (order.index(p[0]), order.index(p[1]))):
+            ci95 = found["ci95"]
+            apart = MISSING if ci95 is None else "yes" if ci95[0] > 0 or ci95[1] < 0 else "no"
+            rows.append(
+                [
+                    f"`{metric}`",
+                    f"{a} − {b}",
+                    with_unit(metric, found["mean"], True),
+                    interval(metric, ci95, True),
+                    str(found["n"]),
+                    apart,
+                ]
+            )
+    return table(["Metric", "Pair", "Difference", "95 % interval", "n", "Apart"], rows) if rows else ""
+
+
+def per_class(results: Results) -> str:
+    """F1, and precision and recall in brackets, of each class in percent; one column per classifier."""
+    models = [m for m in results.models if m in results.confusion]
+    if not models:
+        return ""
+    by_model = [{row["class"]: row for row in results.confusion[m]["per_class"]} for m in models]
+    rows = []
+    for first in results.confusion[models[0]]["per_class"]:
+        cells = []
+        for rows_of in by_model:
+            f1, precision, recall = (number(k, rows_of[first["class"]][k]) for k in ("f1", "precision", "recall"))
+            cells.append(f"{f1} ({precision}, {recall})")
+        rows.append([str(first["class"]), count(first["support"]), *cells])
+    return table(["Class", "Items", *models], rows)
+
+
+def reconstruction(results: Results) -> str:
+    """MAE, MSE and PSNR of the reconstruction from each kind of input, beside the floors that need no net."""
+    names = ("mae", "mse", "psnr")
+    models = results.with_metric("test.mae")
+    rows = []
+    for corruption in ["", *results.corruptions("mae")] if models else []:
+        keys = [f"test.{corruption}.{name}" if corruption else f"test.{name}" for name in names]
+        for model in models:
+            rows.append([corruption or "clean", model, *(spread(key, results.summary(model, key)) for key in keys)])
+        for floor, found in sorted(results.floors.items()):
+            if any(key in found for key in keys):
+                rows.append([corruption or "clean", f"*{floor}*", *(number(key, found.get(key)) for key in keys)])
+    return table(["Input", "Model or *floor*", "MAE", "MSE", "PSNR (dB)"], rows) if rows else ""
+
+
+def pruning(groups: Iterable[dict[str, Any]], dense: dict[str, int]) -> str:
+    """A row per criterion, schedule, recovery and level, beside the dense net and one of its shape from scratch."""
+    rows = []
+    for g in sorted(groups, key=lambda g: (g["criterion"], g["schedule"], g["recovery"], g["level"])):
+        metric, n = g["metric"], g["test"]["n"]
+        how = [g["criterion"], g["schedule"], g["recovery"], f"{g['level']:g}"]
+        sizes = [f"{count(g[k])} ({100 * g[k] / dense[k]:.0f} %)" for k in ("parameters", "multiply_adds")]
+        compared = [spread(metric, g["to_dense"], True), spread(metric, g["to_scratch"], True)]
+        chosen = {0: MISSING, n: "✓"}.get(g["chosen"], f"{g['chosen']} of {n}")
+        rows.append([*how, *sizes, spread(metric, g["test"]), *compared, str(n), chosen])
+    columns = [
+        "Criterion",
+        "Schedule",
+        "Recovery",
+        "Level",
+        "Parameters",
+        "Multiply-adds",
+        f"Test {metric}{_bracketed(metric)}",
+    ]
+    columns += [f"− dense{_points(metric)}", f"− scratch{_points(metric)}", "n", "Chosen"]
+    return table(columns, rows)
+
+
+def _points(metric: str) -> str:
+    found = unit(metric, difference=True).strip()
+    return f" ({found})" if found else ""
+
+
+def recipe(results: Results) -> str:
+    """What differs between models; what they share is said once, above the table."""
+    recipes = {model: entry.get("recipe", {}) for model, entry in results.models.items()}
+    keys = sorted({key for recipe in recipes.values() for key in recipe})
+    shared = [k for k in keys if len({_plain(recipe.get(k)) for recipe in recipes.values()}) == 1]
+    common = ", ".join(f"{k} {_plain(recipes[next(iter(recipes))][k])}" for k in shared if _given(recipes, k))
+    rows = []
+    for model, entry in results.models.items():
+        settings = dict(entry.get("settings", {}))
+        family = str(settings.pop("family", MISSING))
+        own = ", ".join(
+            f"{k} {_plain(v)}" for k, v in sorted(recipes[model].items()) if k not in shared and v is not None
+        )
+        rows.append(
+            [
+                model,
+                family,
+                ", ".join(f"{k} {_plain(v)}" for k, v in sorted(settings.items())) or MISSING,
+                own or MISSING,
+                _epochs(entry.get("epochs")),
+            ]
+        )
+    head = f"Shared by all: {common}.\n\n" if common else ""
+    return head + table(["Model", "Family", "Settings", "Recipe of its own", "Epochs run"], rows)
+
+
+def _given(recipes: dict[str, dict[str, Any]], key: str) -> bool:
+    return recipes[next(iter(recipes))].get(key) is not None
+
+
+def _epochs(found: Summary) -> str:
+    return MISSING if found is None or found["mean"] is None else f"{found['mean']:.4g}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(_plain(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_plain(v) for v in value) + "]"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,160 @@
+"""evaluate: models/<study> + data/noisy/<dataset> -> metrics.json, summary.json, curves.csv, confusion.json, examples.png."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atelier import checkpoint, cost, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
+from atelier.data.store import Store
+from atelier.fanout import fan_out
+from atelier.fit import Items, first_of_each_class
+from atelier.params import Params, TrainNoise, load
+from atelier.pictures import Row
+
+HEADLINES = ("test.accuracy", "test.f1_macro", "test.nll", "test.mae")
+CURVE = ("loss", "accuracy", "accuracy_rounded", "mae", "mse")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model to judge, and what it was trained on."""
+
+    job: jobs.Job
+    corruptions: tuple[TrainNoise, ...]
+
+    def __str__(self) -> str:
+        return str(self.job)
+
+
+def main(study: str) -> None:
+    started = time.monotonic()
+    params = load()
+    entry = params.study(study)
+    corruptions = tuple(TrainNoise(kind=kind, level=level) for kind, level in params.noise.corruptions().values())
+    candidates = [Candidate(job, corruptions) for job in jobs.of_study(params, study)]
+    threads = params.compute.threads
+    found = fan_out(judge, candidates, workers=params.workers, threads=threads, title=f"evaluate {study}")
+    by_model = {name: [f for c, f in zip(candidates, found, strict=True) if c.job.model == name] for name in entry.models}
+    store = Store(paths.noisy(entry.dataset))
+    widths = sorted({run["code_size"] for runs in by_model.values() for run in runs if run["code_size"]})
+    simple = partial(floors.floors, store, list(corruptions))
+    limits = fan_out(simple, widths, workers=params.workers, threads=threads, title=f"floors {study}") if widths else []
+    write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
+    write_curves(study, by_model)
+    write_confusion(study, by_model, store.classes)
+    pictures.examples(paths.report(study) / "examples.png", {model: runs[0]["examples"] for model, runs in by_model.items()})
+    timings.update(
+        paths.timings(study),
+        [{"model": c.job.model, "seed": c.job.seed, **f["timing"]} for c, f in zip(candidates, found, strict=True)],
+        stages={"evaluate": round(time.monotonic() - started, 2)},
+    )
+
+
+def judge(candidate: Candidate) -> dict[str, Any]:
+    """Everything there is to say of one trained model."""
+    job = candidate.job
+    folder = paths.model(job.study, job.model, job.seed)
+    model, _ = checkpoint.load(folder)
+    store = Store(paths.noisy(job.dataset))
+    hold_out, trained_on = job.recipe.hold_out, job.recipe.noise
+    found = {
+        "seed": job.seed,
+        "metrics": evaluation.judge_everywhere(model, store, hold_out, trained_on, list(candidate.corruptions)),
+        "exact": cost.exact(model, store.shape),
+        "history": files.read_json(folder / "history.json"),
+        "code_size": getattr(model, "code_size", None),
+    }
+    test = evaluation.items(store, "test", trained_on, hold_out)
+    answers = evaluation.answer(model, test.x)
+    if answers is None:
+        return found | {"timing": {}, "examples": []}
+    found["timing"] = {"inference_s_per_1000": round(evaluation.seconds_per_1000(model, test.x), 6)}
+    if hasattr(model, "classify"):
+        y = test.y.numpy()
+        found |= {"confusion": metrics.confusion(answers, y), "per_class": metrics.per_class(answers, y)}
+        return found | {"examples": mistakes(test, answers, store.classes)}
+    return found | {"examples": reconstructions(folder, test, answers)}
+
+
+def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:
+    """A row of the items that the model got wrong with most confidence, each under its class and the predicted one."""
+    y, predicted = test.y.numpy(), answers.argmax(1)
+    wrong = np.flatnonzero(predicted != y)
+    worst = wrong[np.argsort(-answers[wrong].max(1), kind="stable")][:count]
+    captions = [f"{classes[y[i]]}\nas {classes[predicted[i]]}" for i in worst]
+    return [("surest mistakes", test.x.numpy()[worst], captions)]
+
+
+def reconstructions(folder: Path, test: Items, answers: np.ndarray) -> list[Row]:
+    """One item of each class: as it is, as the model sees it, as it was rebuilt at the snapshot epochs and at the end."""
+    chosen = first_of_each_class(test.y)
+    rows = [("clean", test.clean.numpy()[chosen], []), ("input", test.x.numpy()[chosen], [])]
+    if (folder / "snapshots.npz").exists():
+        with np.load(folder / "snapshots.npz") as shots:
+            rows += [(f"epoch {epoch}", shots[epoch] / 255, []) for epoch in sorted(shots, key=int)]
+    return [*rows, ("at the end", answers[chosen], [])]
+
+
+def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], floors: dict[str, Any]) -> None:
+    entry = params.study(study)
+    models = {}
+    for name, runs in by_model.items():
+        model = entry.models[name]
+        models[name] = {
+            "rows": list(model.rows),
+            "exact": runs[0]["exact"],
+            "metrics": {m: stats.summary([run["metrics"][m] for run in runs]) for m in runs[0]["metrics"]},
+            "settings": {"family": model.family} | model.settings,
+            "recipe": entry.recipe(name).model_dump(),
+            "epochs": stats.summary([run["history"]["epochs"] for run in runs]),
+        }
+    seen = {"schema": 1, "study": study, "dataset": entry.dataset, "seeds": entry.seed_list, "models": models}
+    seen |= {"differences": differences(models), "floors": floors}
+    files.write_json(paths.report(study) / "metrics.json", seen)
+    headlines = {
+        name: {m: model["metrics"][m]["mean"] for m in HEADLINES if m in model["metrics"]} for name, model in models.items()
+    }
+    files.write_json(paths.report(study) / "summary.json", headlines)
+
+
+def differences(models: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each headline metric, every pair of models that has it: the difference seed by seed."""
+    found: dict[str, dict[str, Any]] = {}
+    for metric in HEADLINES:
+        values = {name: model["metrics"][metric]["values"] for name, model in models.items() if metric in model["metrics"]}
+        pairs = {f"{a} - {b}": stats.paired(values[a], values[b]) for a, b in combinations(values, 2)}
+        found |= {metric: pairs} if pairs else {}
+    return found
+
+
+def write_curves(study: str, by_model: dict[str, list[dict]]) -> None:
+    """One line for each model, seed and evaluated epoch."""
+    records = [
+        {"model": name, "seed": run["seed"]} | point
+        for name, runs in by_model.items()
+        for run in runs
+        for point in run["history"]["curve"]
+    ]
+    figures = [f"{split}.{m}" for split in ("train", "validation", "test", "running") for m in CURVE]
+    columns = ["model", "seed", "epoch", *(name for name in figures if any(name in record for record in records))]
+    rows = ([record.get(column) for column in columns] for record in records)
+    files.write_csv(paths.report(study) / "curves.csv", columns, rows)
+
+
+def write_confusion(study: str, by_model: dict[str, list[dict]], classes: list[str]) -> None:
+    """Counts summed and per-class figures averaged over seeds, for the models that classify."""
+    found = {}
+    for name, runs in by_model.items():
+        if "confusion" in runs[0]:
+            table = [
+                {"class": label} | {k: float(np.mean([run["per_class"][i][k] for run in runs])) for k in runs[0]["per_class"][i]}
+                for i, label in enumerate(classes)
+            ]
+            matrix = sum(run["confusion"] for run in runs).tolist()
+            found[name] = {"classes": classes, "matrix": matrix, "per_class": table}
+    files.write_json(paths.report(study) / "confusion.json", found)

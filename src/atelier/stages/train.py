@@ -1,0 +1,24 @@
+"""train: data/noisy/<dataset> + studies.<study> -> models/<study>/<model>/<seed>/."""
+
+import shutil
+import time
+
+from atelier import files, jobs, paths, timings
+from atelier.params import load
+
+RESULT = ("weights.safetensors", "weights.sha256", "spec.json", "history.json", "snapshots.npz")
+
+
+def main(study: str) -> None:
+    started = time.monotonic()
+    params = load()
+    wanted = jobs.of_study(params, study)
+    trained = jobs.train_all(wanted, params.workers, f"train {study}")
+    shutil.rmtree(paths.models(study), ignore_errors=True)
+    for job in wanted:
+        for name in RESULT:
+            if (job.folder / name).exists():
+                files.write_bytes(paths.model(study, job.model, job.seed) / name, (job.folder / name).read_bytes())
+    seconds = {"train": round(time.monotonic() - started, 2)} if trained else {}
+    timings.update(paths.timings(study), [jobs.result(job) for job in wanted], stages=seconds)
+    print(f"train {study}: {trained} of {len({job.key for job in wanted})} jobs trained, the others reused")

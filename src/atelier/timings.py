@@ -1,0 +1,30 @@
+"""Durations of a study: committed beside the reports, but no output of any stage, because no two runs agree on them."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from atelier import files
+from atelier.fanout import cores
+
+
+def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
+    """Merge jobs (by model and seed) and further fields into the file; `wall_s` is given per stage and summed."""
+    import torch
+
+    known = files.read_json(path) if path.exists() else {}
+    merged = {(job["model"], job["seed"]): job for job in known.get("jobs", [])}
+    for job in jobs:
+        place = (job["model"], job["seed"])
+        merged[place] = merged.get(place, {}) | job
+    stages = known.get("stages", {}) | fields.pop("stages", {})
+    machine = {"cpu": _cpu(), "cores": cores(), "torch": torch.__version__}
+    content = known | fields | {"machine": machine, "stages": stages, "wall_s": round(sum(stages.values()), 2)}
+    files.write_json(path, content | {"jobs": [merged[place] for place in sorted(merged)]})
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
