@@ -46,6 +46,7 @@ studies:
     prune: null
     claims: []
     published: {{}}
+    note: null
 """
 DIGITS = "{test: 360, validation: 237, train_noise: [gaussian-0.2]}"
 MNIST = "{validation: 20, train_noise: [masking-0.25]}"

@@ -61,6 +61,7 @@ studies:
         compare: {metric: test.nll, of: long, from: 2, to: 40, direction: rises}
     published:
       dense: {test.accuracy: 0.9, parameters: 2000}
+    note: Ours
 """
 Document = dict[str, Any]
 
@@ -234,7 +235,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "a word": ("atelier\n", 'is "atelier"; give keys with values'),
     "tabs": ("workers: 2\ncompute:\n\tthreads: 1\n", r"line 3: is not valid YAML: found character '\t'"),
     "an open bracket": ("workers: [1, 2\ncompute: 3", "line 2: is not valid YAML"),
-    "two documents": (VALID + "---\n" + VALID, "line 40: is not valid YAML ... another document"),
+    "two documents": (VALID + "---\n" + VALID, "line 41: is not valid YAML ... another document"),
     "a tag": ("workers: !!python/object:os.system x\n", "line 1: is not valid YAML ... os.system"),
     "a wrong tag": ("workers: !!bool perhaps\n", "is not valid YAML ... perhaps"),
     "a 13th month": ("workers: 2020-13-01\n", "is not valid YAML: month must be in 1..12"),

@@ -35,6 +35,7 @@ studies:
       - says: A hidden layer helps
         compare: {metric: test.accuracy, higher: mlp, than: softmax}
     published: {}
+    note: null
 """
 
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import scipy.stats
@@ -69,6 +70,7 @@ PARAMS = """
             compare: {metric: validation.loss, of: cnn, from: 2, to: 60, direction: falls}
         published:
           mlp: {test.accuracy: 0.96, train.accuracy_rounded: 0.99, parameters: 17226}
+        note: The recipe of the source.
       later:
         asks: Has this one run?
         dataset: digits
@@ -78,6 +80,7 @@ PARAMS = """
         prune: null
         claims: []
         published: {}
+        note: null
 """
 
 
@@ -428,9 +431,9 @@ def test_links_and_pictures_point_at_what_is_there(project):
 
 def test_the_page_and_its_pictures_do_not_depend_on_the_run_or_the_place(reported, tmp_path, monkeypatch):
     write_project(tmp_path)
-    (tmp_path / "matplotlibrc").write_text("figure.facecolor: red\nlines.linewidth: 9\n")
     monkeypatch.chdir(tmp_path)
-    report.main("zoo")
+    with matplotlib.rc_context({"figure.facecolor": "red", "lines.linewidth": 9}):
+        report.main("zoo")
     catalogue.main()
     made = sorted(path.relative_to(reported) for path in (reported / "reports").rglob("*.*"))
     assert len(made) == 4 + 2 + 7 + 2  # what evaluate and prune left, the page and its claims, pictures, the catalogue

@@ -33,6 +33,7 @@ studies:
     prune: null
     claims: []
     published: {}
+    note: null
 """
 PIPELINE = """
 stages:

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("summary", help="print a study's results").add_argument("name", metavar="STUDY")
     track = commands.add_parser("track", help="mirror results into MLflow")
     track.add_argument("--follow", action="store_true", help="keep mirroring a running study's curves")
+    track.add_argument("--study", help="only this study")
     verify = commands.add_parser("verify", help="run a study again in a clean copy and compare")
     verify.add_argument("study", metavar="STUDY")
     verify.add_argument("--keep", action="store_true", help="keep the copy")

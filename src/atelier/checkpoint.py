@@ -1,4 +1,4 @@
-"""A trained model on disk: what it is (spec.json), its weights (safetensors) and their SHA-256, written whole or not at all."""
+"""A trained model on disk: what it is (spec.json), its weights and their SHA-256, written whole or not at all."""
 
 import hashlib
 from pathlib import Path
@@ -36,12 +36,21 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     path = folder / "weights.safetensors"
     try:
-        content, expected = path.read_bytes(), (folder / "weights.sha256").read_text().strip()
+        content, expected = path.read_bytes(), (folder / "weights.sha256").read_bytes().strip()
     except FileNotFoundError as error:
         raise AtelierError(f"{error.filename}: not there; run the train stage again") from None
-    if hashlib.sha256(content).hexdigest() != expected:
+    if hashlib.sha256(content).hexdigest().encode() != expected:
         raise AtelierError(f"{path}: damaged, its SHA-256 is not the one beside it; delete the folder and train again")
     return load_tensors(content)
+
+
+def intact(folder: Path) -> bool:
+    """Whether the weights are there and are those that were written."""
+    try:
+        read_weights(folder)
+    except AtelierError:
+        return False
+    return True
 
 
 def build(spec: dict[str, Any], **keywords: Any) -> nn.Module:

@@ -14,6 +14,7 @@ def forward(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 
 def exact(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int | None]:
+    """Sizes that follow from the architecture alone; bytes are those of all weights and buffers in memory."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "multiply_adds": multiply_adds(model, shape),

@@ -29,7 +29,7 @@ def items(store: Store, split: str, corruption: TrainNoise | None, hold_out: boo
 
 @torch.no_grad()
 def answer(model: nn.Module, x: Tensor) -> np.ndarray | None:
-    """Log-probabilities (n, classes) in float64, or reconstructions (n, *shape), or nothing if the model does neither."""
+    """Log-probabilities (n, classes) in float64, or reconstructions (n, *shape), or None if the model does neither."""
     model.eval()
     if hasattr(model, "classify"):
         return torch.cat([model.classify(rows).double().log_softmax(1) for rows in x.split(ROWS)]).cpu().numpy()
@@ -51,9 +51,9 @@ def judge(model: nn.Module, seen: Items) -> dict[str, float]:
 def judge_everywhere(
     model: nn.Module, store: Store, hold_out: bool, trained_on: TrainNoise | None, corruptions: list[TrainNoise]
 ) -> dict[str, float]:
-    """Every figure by name, `<split>.<metric>` and `test.<corruption>.<metric>`; the training splits as they were trained on."""
+    """Every figure, `<split>.<metric>` and `test.<corruption>.<metric>`; train and validation as in training."""
     found: dict[str, float] = {}
-    for split in ("train", "validation"):
+    for split in ("train", "validation") if hold_out else ("train",):
         seen = items(store, split, trained_on, hold_out)
         found |= {f"{split}.{name}": value for name, value in judge(model, seen).items()}
     for corruption in (None, *corruptions):

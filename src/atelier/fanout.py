@@ -10,6 +10,7 @@ from typing import Any
 from atelier.errors import AtelierError
 
 Progress = tuple[int, int]  # done, of
+SECONDS_BETWEEN_LINES = 2.0  # where there is no terminal to draw bars on
 
 
 def fan_out(
@@ -23,9 +24,11 @@ def fan_out(
 ) -> list[Any]:
     """call(job) for every job, results in the order of jobs. str(job) names a job, progress(job) says how far it is.
 
-    Each job runs with `threads` threads; workers x threads never exceeds the cores, because that is slower than waiting.
+    Each job runs with `threads` threads; workers x threads never exceeds the cores: that is slower than waiting.
     With one worker the jobs run in this process. Raises AtelierError naming the failed jobs once all have ended.
     """
+    if not jobs:
+        return []
     workers = max(1, min(workers, len(jobs), cores() // threads))
     numbered = ((_guarded, (call, number, job, threads, os.getpid()), {}) for number, job in enumerate(jobs))
     results: list[Any] = [None] * len(jobs)
@@ -37,7 +40,8 @@ def fan_out(
                 failures.append(f"{jobs[number]}: {failure}")
             display.ended(jobs[number], failure)
     if failures:
-        raise AtelierError(f"{title}: {len(failures)} of {len(jobs)} jobs failed: {'; '.join(failures)}")
+        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        raise AtelierError(f"{title}: {len(failures)} of {len(jobs)} jobs failed: {'; '.join(failures[:3])}{more}")
     return results
 
 
@@ -77,7 +81,7 @@ def _guarded(call: Callable, number: int, job: Any, threads: int, parent: int) -
             return number, call(job), None
     except AtelierError as error:
         return number, None, str(error)
-    except Exception as error:  # a fault of one job must not take the others along; it is raised again as text at the end
+    except Exception as error:  # one job's fault must not take the others along; it is told at the end
         import traceback
 
         traceback.print_exc()
@@ -98,7 +102,7 @@ def _end_with(parent: int) -> None:
 
 
 class _Display:
-    """A bar for all jobs and one for each running job on a terminal; elsewhere a line for each job that ended."""
+    """A bar for all jobs and one for each running job on a terminal; elsewhere a line now and then."""
 
     def __init__(self, title: str, jobs: Sequence[Any], progress: Callable[[Any], Progress | None]) -> None:
         from rich.console import Console
@@ -106,12 +110,14 @@ class _Display:
         from rich.progress import Progress as Bars
 
         self.title, self.waiting, self.progress = title, list(jobs), progress
-        self.count, self.ended_count, self.started = len(jobs), 0, time.monotonic()
+        self.count, self.ended_count, self.started, self.printed = len(jobs), 0, time.monotonic(), 0.0
         console = Console(file=sys.stdout)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bars = Bars(*columns, TimeRemainingColumn(), console=console, transient=True) if console.is_terminal else None
+        self.bars = (
+            Bars(*columns, TimeRemainingColumn(), console=console, transient=True) if console.is_terminal else None
+        )
         self.tasks: dict[str, Any] = {}
-        self.stop = threading.Event()
+        self.stop, self.lock = threading.Event(), threading.Lock()
 
     def __enter__(self) -> "_Display":
         if self.bars:
@@ -129,22 +135,25 @@ class _Display:
 
     def ended(self, job: Any, failure: str | None) -> None:
         self.ended_count += 1
-        if job in self.waiting:
+        with self.lock:
             self.waiting.remove(job)
-        if self.bars:
-            self.bars.advance(self.all)
-            if str(job) in self.tasks:
-                self.bars.remove_task(self.tasks.pop(str(job)))
-        if failure or not self.bars:
-            outcome = f"failed: {failure}" if failure else "done"
-            seconds = time.monotonic() - self.started
-            print(f"{self.title} {self.ended_count}/{self.count} {job}: {outcome} ({seconds:.0f} s)", flush=True)
+            if self.bars:
+                self.bars.advance(self.all)
+                if str(job) in self.tasks:
+                    self.bars.remove_task(self.tasks.pop(str(job)))
+        now = time.monotonic()
+        due = now - self.printed > SECONDS_BETWEEN_LINES or self.ended_count == self.count
+        if failure or (due and not self.bars):
+            outcome = f"failed: {failure}" if failure else f"done ({now - self.started:.0f} s)"
+            print(f"{self.title} {self.ended_count}/{self.count} {job}: {outcome}", flush=True)
+            self.printed = now
 
     def _refresh(self) -> None:
         while not self.stop.wait(0.5):
             for job in list(self.waiting):
                 done = self.progress(job)
-                if done and job in self.waiting:
-                    if str(job) not in self.tasks:
-                        self.tasks[str(job)] = self.bars.add_task(f"  {job}", total=done[1])
-                    self.bars.update(self.tasks[str(job)], completed=done[0], total=done[1])
+                with self.lock:
+                    if done and job in self.waiting:
+                        if str(job) not in self.tasks:
+                            self.tasks[str(job)] = self.bars.add_task(f"  {job}", total=done[1])
+                        self.bars.update(self.tasks[str(job)], completed=done[0], total=done[1])

@@ -1,4 +1,4 @@
-"""The one place that writes files: a file gets its final name only when it is whole, and equal content gives equal bytes."""
+"""The one place that writes files: a file gets its name when it is whole, and equal content gives equal bytes."""
 
 import hashlib
 import io

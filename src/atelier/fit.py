@@ -1,4 +1,4 @@
-"""The only training loop. It knows tensors, a recipe and a model that follows the family contract; no files, no names of studies.
+"""The only training loop. It knows tensors, a recipe and a model of the family contract; no files, no studies.
 
 Everything random in epoch e follows from (seed, e), so training can stop after any epoch and go on as if it never had.
 """
@@ -27,7 +27,7 @@ class Diverged(AtelierError):
 
 @dataclass
 class Items:
-    """Inputs (n, *shape) as the model sees them, clean items and labels (n,). Nothing is copied when there is no noise."""
+    """Inputs (n, *shape) as the model sees them, clean items and labels (n,). Without noise x is clean."""
 
     x: Tensor
     clean: Tensor
@@ -111,13 +111,15 @@ def _epoch(
         losses = _step(model, recipe, optimizers, x, y, factor)
         for name, value in losses.items():
             if name == "loss" and not math.isfinite(value):
-                raise Diverged(f"loss is {value} at epoch {epoch + 1}, step {step + 1} of {steps}; try a lower lr or clip")
+                raise Diverged(
+                    f"loss is {value} at epoch {epoch + 1}, step {step + 1} of {steps}; try a lower lr or clip"
+                )
             totals[name] = totals.get(name, 0.0) + value * len(x) / len(train)
     return totals
 
 
 def _batches(x: Tensor, y: Tensor, size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Full batch: the tensors as they are. Mini-batches: one gather an epoch in a fresh order, the last may be short."""
+    """Full batch: the tensors as they are. Mini-batches: one gather an epoch in fresh order; the last may be short."""
     if size < len(x):
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(x))).to(x.device)
         x, y = x[order], y[order]
@@ -127,11 +129,13 @@ def _batches(x: Tensor, y: Tensor, size: int, seed: int, epoch: int) -> Iterator
 def _step(
     model: nn.Module, recipe: Recipe, optimizers: list[torch.optim.Optimizer], x: Tensor, y: Tensor, factor: float
 ) -> dict[str, float]:
-    """One step of every optimizer. With `chunk` the mean gradient is gathered piece by piece: less memory, warmer cache."""
+    """One step of every optimizer. With `chunk` the gradient is gathered piece by piece: less memory, warmer cache."""
     pieces = [(x, y)]
     if recipe.chunk and recipe.chunk < len(x):
         if len(optimizers) > 1:
-            raise AtelierError("chunk needs a family with one optimizer: later losses depend on earlier steps; drop chunk")
+            raise AtelierError(
+                "chunk needs a family with one optimizer: later losses depend on earlier steps; drop chunk"
+            )
         pieces = list(zip(x.split(recipe.chunk), y.split(recipe.chunk), strict=True))
     totals: dict[str, Tensor] = {}
     for piece, (px, py) in enumerate(pieces):
@@ -156,7 +160,7 @@ def _step(
 
 
 def wants_clean(model: nn.Module) -> bool:
-    """Whether the target in `losses(x, y)` is the clean item instead of the label (a family says `target = "clean"`)."""
+    """Whether the target in `losses(x, y)` is the clean item and not the label (a family says `target = "clean"`)."""
     return getattr(model, "target", "label") == "clean"
 
 
@@ -186,9 +190,7 @@ def measure(model: nn.Module, items: Items) -> dict[str, float]:
     return {name: total / len(items) for name, total in totals.items()}
 
 
-def _evaluate(
-    model: nn.Module, recipe: Recipe, state: State, train: Items, held_out: tuple[str, Items]
-) -> None:
+def _evaluate(model: nn.Module, recipe: Recipe, state: State, train: Items, held_out: tuple[str, Items]) -> None:
     split, items = held_out
     record: dict[str, float] = {"epoch": state.epoch}
     record |= {f"train.{name}": value for name, value in measure(model, train).items()}

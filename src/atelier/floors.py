@@ -31,7 +31,9 @@ def floors(store: Store, corruptions: list[TrainNoise], width: int) -> dict[str,
             drawn = noise.draw(clean, corruption.kind, corruption.level, seed=0, epoch=0).reshape(len(train), -1)
             answers["ridge"] = np.clip(_ridge(drawn, train, noisy), 0, 1)
         for floor, output in answers.items():
-            found[floor] |= {f"{name}.{metric}": value for metric, value in metrics.reconstruction(output, test).items()}
+            found[floor] |= {
+                f"{name}.{metric}": value for metric, value in metrics.reconstruction(output, test).items()
+            }
     return found
 
 

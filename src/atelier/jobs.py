@@ -1,6 +1,6 @@
-"""The unit of work: one model, one seed. A job that was done before, by content, is not done again; one that was killed goes on.
+"""The unit of work: one model, one seed. What was done before, by content, is reused; what was killed goes on.
 
-A job's folder is `.atelier/<key>/`, its key a digest of everything the result depends on: family, settings, recipe, seed,
+A job's folder is `.atelier/<key>/`, its key a digest of all the result depends on: family, settings, recipe, seed,
 data, threads, device, library versions and the code that trains. The study's and the model's names are not part of it.
 """
 
@@ -9,8 +9,10 @@ import functools
 import hashlib
 import io
 import json
+import math
 import platform
 import time
+import zipfile
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,6 +24,7 @@ from atelier.errors import AtelierError
 from atelier.params import Compute, Params, Recipe
 
 CHECKPOINT_SECONDS = 5.0
+OFF = (None, False, ())  # equal to 0 too
 LIBRARIES = ("numpy", "scipy", "torch")
 NOT_ARITHMETIC = {"atelier.errors", "atelier.files", "atelier.params", "atelier.paths"}
 
@@ -54,13 +57,14 @@ class Job:
         parts = {
             "family": self.family,
             "settings": self.settings,
-            "recipe": self.recipe.model_dump(exclude_defaults=True),  # a new field with a default changes no key
+            # What is off is left out, so that a new field that is off by default changes no key.
+            "recipe": {name: value for name, value in self.recipe.model_dump().items() if value not in OFF},
             "seed": self.seed,
             "data": {name: total for name, total in store.sums.items() if name in reads},
             "threads": self.compute.threads,
             "device": device(self.compute),
             "start": (self.start / "weights.sha256").read_text().strip() if self.start else None,
-            "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+            "versions": _versions(),
             "code": code_digest(self.family),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -92,8 +96,8 @@ def of_study(params: Params, study: str) -> list[Job]:
 
 
 def finished(job: Job) -> bool:
-    """timing.json is written last."""
-    return (job.folder / "timing.json").exists()
+    """timing.json is written last; weights that were damaged since do not count, so they are trained again."""
+    return (job.folder / "timing.json").exists() and checkpoint.intact(job.folder)
 
 
 def train(job: Job) -> bool:
@@ -109,16 +113,18 @@ def train(job: Job) -> bool:
 
 
 def train_all(jobs: list[Job], workers: int, title: str) -> int:
-    """Train the jobs on worker processes, each content once; gives the number that were not reused."""
+    """Train the jobs on worker processes, each content once; gives the number that this call trained."""
     from atelier.fanout import fan_out
 
     distinct = list({job.key: job for job in jobs}.values())
     waiting = [job for job in distinct if not finished(job)]
     if len(waiting) < len(distinct):
-        print(f"{title}: {len(distinct) - len(waiting)} of {len(distinct)} jobs reused, {len(waiting)} to train", flush=True)
+        print(
+            f"{title}: {len(distinct) - len(waiting)} of {len(distinct)} jobs reused, {len(waiting)} to train",
+            flush=True,
+        )
     threads = jobs[0].compute.threads
-    fan_out(train, waiting, workers=workers, threads=threads, title=title, progress=progress)
-    return len(waiting)
+    return sum(fan_out(train, waiting, workers=workers, threads=threads, title=title, progress=progress))
 
 
 def progress(job: Job) -> tuple[int, int] | None:
@@ -151,13 +157,25 @@ def code_digest(family: str) -> str:
         module = waiting.pop()
         spec = None if module in seen or module in NOT_ARITHMETIC else find_spec(module)
         if spec and spec.origin:
-            tree = ast.parse(Path(spec.origin).read_text())
-            waiting += [name for node in ast.walk(tree) for name in _imported(node)]
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-                    node.body = node.body[1:]
-            seen[module] = ast.dump(tree)
+            seen[module], imported = _code(Path(spec.origin))
+            waiting += imported
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _code(path: Path) -> tuple[str, list[str]]:
+    """A module without comments and docstrings, and the modules of this package that it may import."""
+    tree = ast.parse(path.read_text())
+    imported = [name for node in ast.walk(tree) for name in _imported(node)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return ast.dump(tree), imported
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -195,6 +213,8 @@ def _train(job: Job) -> None:
     log = _Log(job, state, spent=saved["seconds"] if saved else 0.0)
     try:
         state = fit(model, recipe, job.seed, seen, (split, held), state=state, after_epoch=log)
+        if not _finite(state, model):
+            raise Diverged(f"weights or figures are not finite after epoch {state.epoch}; try a lower lr or clip")
     except Diverged as error:
         raise Diverged(f"study {job.study}, model {job.model}, seed {job.seed}: {error}") from None
     seconds = log.seconds()
@@ -206,8 +226,15 @@ def _train(job: Job) -> None:
         files.write_arrays(
             job.folder / "snapshots.npz", **{e: np.rint(255 * shot).astype(np.uint8) for e, shot in images.items()}
         )
-    files.write_json(job.folder / "timing.json", {"train_s": round(seconds, 3), "epochs": state.epoch})
     log.end()
+    files.write_json(job.folder / "timing.json", {"train_s": round(seconds, 3), "epochs": state.epoch})
+    (job.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _finite(state: Any, model: Any) -> bool:
+    """Whether the last step was fine too: no later loss looks at it."""
+    figures = [value for record in state.curve for value in record.values()]
+    return all(map(math.isfinite, figures)) and all(bool(t.isfinite().all()) for t in model.state_dict().values())
 
 
 def _optimizer(family: str, kind: type, recipe: Recipe) -> dict[str, Any]:
@@ -222,10 +249,21 @@ def _optimizer(family: str, kind: type, recipe: Recipe) -> dict[str, Any]:
 
 
 def _resume(job: Job) -> dict[str, Any] | None:
+    """What the checkpoint holds; None without one, or when it is damaged: then the job starts over."""
     import torch
 
     path = job.folder / "checkpoint.pt"
-    return torch.load(io.BytesIO(path.read_bytes()), weights_only=True) if path.exists() else None
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as records:  # torch.load does not look at its own format's checksums
+            if records.testzip() is None:
+                return torch.load(io.BytesIO(content), weights_only=True)
+    except Exception:  # damage shows in many ways, and all have the same way out
+        pass
+    print(f"{job}: its checkpoint is damaged, starting over", flush=True)
+    return None
 
 
 class _Log:
@@ -258,7 +296,6 @@ class _Log:
 
     def end(self) -> None:
         self._line({"done": True})
-        (self.job.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _line(self, record: dict[str, Any]) -> None:
         with open(self.path, "a") as file:

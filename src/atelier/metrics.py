@@ -1,4 +1,4 @@
-"""Figures of merit: pure functions on whole predictions. Classification figures are scikit-learn's where it has them."""
+"""Figures of merit: pure functions on whole predictions. Those of classes are scikit-learn's where it has them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ def classification(log_probabilities: np.ndarray, y: np.ndarray) -> dict[str, fl
     """Figures of log-probabilities (n, classes) at labels (n,).
 
     accuracy: share of items whose largest probability is at the label; f1_macro: mean over classes of F1;
-    accuracy_rounded: mean over items and classes of round(p) == onehot, the element-wise figure of two source documents;
+    accuracy_rounded: mean over items and classes of round(p) == onehot, the element-wise figure of two sources;
     nll: mean negative log-likelihood in nats; ece: expected calibration error over 15 equal bins of confidence
     (Guo et al. 2017, "On calibration of modern neural networks", equation 3).
     """
@@ -35,7 +35,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
 
 
 def reconstruction(output: np.ndarray, clean: np.ndarray) -> dict[str, float]:
-    """Errors of items in [0, 1], both (n, *shape): mae, mse, and psnr = 10 log10(1 / mse) in dB, null for a perfect one."""
+    """Errors of items in [0, 1], both (n, *shape): mae, mse, psnr = 10 log10(1 / mse) in dB (None if mse is 0)."""
     error = output.astype(np.float64) - clean
     mse = float(np.square(error).mean())
     return {

@@ -178,12 +178,16 @@ class Prune(Strict):
 
 
 class Compare(Strict):
-    """What settles a claim: a metric and one of the forms below. `from` and `to` are epochs: start and end here."""
+    """What settles a claim: a metric and one of the forms below. `from` and `to` are epochs: start and end here.
+
+    floor: a method that trains no net, as metrics.json names it (identity, pca-32, ridge), in the place of `than`.
+    """
 
     metric: Metric
     higher: str | None = None
     lower: str | None = None
     than: str | None = None
+    floor: str | None = None
     margin: NonNegative = 0.0
     epoch: Count | None = None
     equal: tuple[str, str] | None = None
@@ -200,7 +204,8 @@ class Compare(Strict):
 
     @model_validator(mode="after")
     def _one_form(self) -> "Compare":
-        forms = ("higher than", "lower than", "equal margin", "over direction", "of from to direction")
+        forms = ("higher than", "lower than", "higher floor", "lower floor", "equal margin", "over direction")
+        forms += ("of from to direction",)
         given = self.model_dump(by_alias=True, exclude_unset=True, exclude_none=True).keys() - {"metric"}
         form = next((form for form in forms if given >= set(form.split()) >= given - {"margin", "epoch"}), None)
         if not form or ("epoch" in given and "than" not in given):
@@ -225,7 +230,7 @@ class Claim(Strict):
 
 
 class Study(Strict):
-    """A question, the models that answer it, the claims to settle, and the figures that were published."""
+    """A question, the models that answer it, the claims to settle, the published figures, a note for the page."""
 
     asks: Text
     dataset: str
@@ -235,6 +240,7 @@ class Study(Strict):
     prune: Prune | None
     claims: tuple[Claim, ...]
     published: Table[str, Table[Figure, float]]
+    note: Text | None
 
     @property
     def seed_list(self) -> list[int]:
@@ -300,6 +306,8 @@ class Params(Strict):
                     where = f".datasets.{key}.train_noise.{index} is {strict.shown(corruption)}, which is not in noise"
                     raise ValueError(f"{where}; {nearest(corruption, known)}")
         for key, study in self.studies.items():
+            if key.removesuffix("-pruned") in self.studies and key.endswith("-pruned"):
+                raise ValueError(f".studies.{key} would share models/{key} with the pruned nets of another; rename it")
             if study.dataset not in self.datasets:
                 hint = nearest(study.dataset, self.datasets)
                 raise ValueError(f".studies.{key}.dataset is {strict.shown(study.dataset)}; {hint}")

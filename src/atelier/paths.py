@@ -45,5 +45,5 @@ def timings(study: str) -> Path:
 
 
 def jobs() -> Path:
-    """Checkpoints and finished jobs by content key; DVC empties a stage's outputs before it runs, so they are not there."""
+    """Checkpoints and finished jobs by content key; DVC empties a stage's outputs before it runs, so not there."""
     return home() / ".atelier"

@@ -11,13 +11,17 @@ Row = tuple[str, np.ndarray, list[str]]  # label, items (n, *shape) in [0, 1], a
 
 
 def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
-    """A PNG with a block for each model and a line of items for each row; items that are no images are drawn as curves."""
+    """A PNG with a block for each model and a line of items for each row; items that are no images become curves."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = [(f"{model}\n{label}", items, captions) for model, block in by_model.items() for label, items, captions in block]
+    rows = [
+        (f"{model}\n{label}", items, captions) for model, block in by_model.items() for label, items, captions in block
+    ]
     columns = max((len(items) for _, items, _ in rows), default=1)
-    figure = Figure(figsize=(1.4 + 0.8 * columns, 0.3 + sum(0.85 + 0.3 * bool(c) for _, _, c in rows)), layout="constrained")
+    figure = Figure(
+        figsize=(1.4 + 0.8 * columns, 0.3 + sum(0.85 + 0.3 * bool(c) for _, _, c in rows)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     heights = [0.85 + 0.3 * bool(captions) for _, _, captions in rows]
     grid = figure.subplots(max(len(rows), 1), columns, squeeze=False, height_ratios=heights or [1])

@@ -9,14 +9,15 @@ from atelier.fanout import cores
 
 
 def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
-    """Merge jobs (by model and seed) and further fields into the file; `wall_s` is given per stage and summed."""
+    """Merge jobs (by model and seed) and further fields into the file; `wall_s` is given per stage and summed.
+
+    jobs: all of the study's, so that one that is gone leaves the file too; or none, to keep those there.
+    """
     import torch
 
     known = files.read_json(path) if path.exists() else {}
-    merged = {(job["model"], job["seed"]): job for job in known.get("jobs", [])}
-    for job in jobs:
-        place = (job["model"], job["seed"])
-        merged[place] = merged.get(place, {}) | job
+    before = {(job["model"], job["seed"]): job for job in known.get("jobs", [])}
+    merged = {(job["model"], job["seed"]): before.get((job["model"], job["seed"]), {}) | job for job in jobs} or before
     stages = known.get("stages", {}) | fields.pop("stages", {})
     machine = {"cpu": _cpu(), "cores": cores(), "torch": torch.__version__}
     content = known | fields | {"machine": machine, "stages": stages, "wall_s": round(sum(stages.values()), 2)}

@@ -317,7 +317,7 @@ def pruning_series(points: Iterable[Mapping[str, Any]]) -> dict[tuple[str, float
     """("model/criterion/schedule/recovery/metric", level) -> a value for each seed."""
     series: dict[tuple[str, float], list[float]] = {}
     for point in points:
-        name = "/".join(point[part] for part in ("model", "criterion", "schedule", "recovery"))
+        name = "/".join(str(point[part]) for part in ("model", "criterion", "schedule", "recovery"))
         values = {part: point.get(part) for part in ("parameters", "multiply_adds")}
         values |= {f"{on}.{k}": v for on in ("validation", "test") for k, v in (point.get(on) or {}).items()}
         for metric, value in values.items():

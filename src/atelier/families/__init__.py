@@ -1,4 +1,4 @@
-"""The families, one a file, found by its name: `families/mlp.py` is the family `mlp`. layers.py of the package is shared by all.
+"""The families, one a file, found by its name: `families/mlp.py` is the family `mlp`. What they share is in layers.py.
 
 A family's `Model(shape, classes, *, settings)` is duck-typed; see README, "Add a family".
 """
@@ -30,7 +30,7 @@ def load(name: str) -> type:
 
 
 def check(name: str, settings: Mapping[str, Any], where: str) -> None:
-    """Let the family refuse settings that have the right types but make no net: `Model.check(**settings)` where it exists."""
+    """Let the family refuse settings of the right types that make no net: `Model.check`, where there is one."""
     judge = getattr(load(name), "check", None)
     if judge:
         try:

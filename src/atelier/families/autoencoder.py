@@ -29,8 +29,8 @@ LOSSES = {"mae": F.l1_loss, "mse": F.mse_loss, "bce": F.binary_cross_entropy}
 class Model(nn.Module):
     """widths: the encoder's layers, the last is the bottleneck; decoder: the layers back (mirrored if empty).
 
-    conv false: dense layers. conv true: widths are maps; the encoder's step is a 3x3 convolution and a 2x2 max pool, the
-    decoder's a 3x3 transposed convolution of stride 2; items are padded to a multiple of the pooling and cropped again.
+    conv false: dense layers. conv true: widths are maps; the encoder's step is a 3x3 convolution and a 2x2 max pool,
+    the decoder's a 3x3 transposed convolution of stride 2; items are padded to a multiple of the pools and cropped.
     The output is logistic. The target is the clean item, whatever the input.
     """
 

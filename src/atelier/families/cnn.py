@@ -32,10 +32,10 @@ STEPS = {
 
 
 class Model(nn.Module):
-    """plan: steps in order: `conv MAPS SIZE [same|valid]`, `pool SIZE` (max), `avgpool SIZE`, `dense WIDTH`, `dropout RATE`.
+    """plan: the steps: `conv MAPS SIZE [same|valid]`, `pool SIZE` (max), `avgpool SIZE`, `dense WIDTH`, `dropout P`.
 
-    SIZE is 3 or 1x5. Convolutions keep the size unless `valid`; each conv and dense is followed by the activation, and
-    a max pool right after a convolution comes before it: both orders are equal for a rising function, this one is cheaper.
+    SIZE is 3 or 1x5. Convolutions keep the size unless `valid`; conv and dense are followed by the activation, and a
+    max pool right after a convolution comes before it: equal for a rising function, and cheaper.
     """
 
     def __init__(
@@ -59,9 +59,8 @@ class Model(nn.Module):
             for layer in _layers(step, size):
                 self.steps.append(layer)
                 size = _after(layer, size)
-            if step["kind"] in ("conv", "dense") and not waiting:
-                self.steps.append(ACTIVATIONS[activation]())
-            elif step["kind"] == "pool" and isinstance(self.steps[-2:][0], nn.Conv2d):
+            pooled = step["kind"] == "pool" and isinstance(self.steps[-2:][0], nn.Conv2d)
+            if pooled or (step["kind"] in ("conv", "dense") and not waiting):
                 self.steps.append(ACTIVATIONS[activation]())
         if len(size) > 1:
             self.steps.append(nn.Flatten())
@@ -116,7 +115,8 @@ def _parse(step: str) -> dict[str, Any]:
             size = [int(side) for side in found.get("size", "1").split("x")]
             return {"kind": kind, **found, "size": (size * 2)[:2]}
     raise ValueError(
-        f"plan holds {step!r}; a step is: conv MAPS SIZE [same|valid], pool SIZE, avgpool SIZE, dense WIDTH, dropout RATE"
+        f"plan holds {step!r}; a step is: conv MAPS SIZE [same|valid], pool SIZE, avgpool SIZE, dense WIDTH, "
+        "dropout RATE"
     )
 
 

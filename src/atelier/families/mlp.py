@@ -57,7 +57,9 @@ class Model(nn.Module):
         initialise(self, init)
 
     @staticmethod
-    def check(hidden: tuple[int, ...] = (300, 100), dropout: tuple[float, ...] = (), residual: bool = False, **_) -> None:
+    def check(
+        hidden: tuple[int, ...] = (300, 100), dropout: tuple[float, ...] = (), residual: bool = False, **_
+    ) -> None:
         if dropout and len(dropout) != len(hidden):
             raise ValueError(f"dropout has {len(dropout)} rates for {len(hidden)} hidden layers; give one for each")
         if residual and (len(hidden) % 2 == 0 or len(set(hidden[::2])) > 1):
@@ -67,7 +69,7 @@ class Model(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """(n, *shape) -> logits (n, classes)."""
-        h = x.flatten(1)
+        h = skip = x.flatten(1)
         for i, (layer, rate) in enumerate(zip(self.layers, self.dropout, strict=True)):
             h = layer(h)
             if self.residual and i and i % 2 == 0:
@@ -93,7 +95,8 @@ class Model(nn.Module):
         readers = [dense_reader(name) for name in (*names[1:], "head")]
         if not self.residual:
             return [
-                Nodes(f"hidden.{i}", width, dense_writers(names[i]), (readers[i],)) for i, width in enumerate(self.hidden)
+                Nodes(f"hidden.{i}", width, dense_writers(names[i]), (readers[i],))
+                for i, width in enumerate(self.hidden)
             ]
         stream = Nodes("stream", self.hidden[0], dense_writers(*names[::2]), tuple(readers[::2]))
         inner = range(1, len(self.hidden), 2)

@@ -45,30 +45,20 @@ def entries(reports: dict[str, Report]) -> list[dict[str, Any]]:
             said = report.study.published.get(model, {})
             measured, exact = report.results.metrics(model), report.results.models[model]["exact"]
             wanted = dict.fromkeys([report.results.headline(model), *(m for m in said if m not in exact)])
+            known = {
+                "published": {m: value for m, value in said.items() if m not in exact},
+                "measured": {m: measured[m] for m in wanted if m in measured},
+                "exact": {k: {"value": v, "expected": said.get(k), "tolerance": 0} for k, v in sorted(exact.items())},
+            }
             for row in report.study.models[model].rows:
                 about = [claim for claim in settled if covers(claim["row"], row)]
-                found.append(
-                    {
-                        "id": row,
-                        "study": name,
-                        "model": model,
-                        "published": {m: value for m, value in said.items() if m not in exact},
-                        "measured": {m: measured[m] for m in wanted if m in measured},
-                        "exact": {
-                            k: {"value": v, "expected": int(said[k]) if k in said else None, "tolerance": 0}
-                            for k, v in sorted(exact.items())
-                        },
-                        "claims": [claim["id"] for claim in about],
-                        "verdict": foremost([claim["verdict"] for claim in about]),
-                    }
-                )
-    return sorted(
-        found, key=lambda e: (_natural(e["id"]), e["study"], list(reports[e["study"]].study.models).index(e["model"]))
-    )
+                judged = {"claims": [c["id"] for c in about], "verdict": foremost([c["verdict"] for c in about])}
+                found.append({"id": row, "study": name, "model": model, **known, **judged})
+    return sorted(found, key=lambda entry: _natural(entry["id"]))
 
 
 def covers(claimed: str, row: str) -> bool:
-    """Whether a claim about one row is about the other: the same, or a part of it."""
+    """Whether a claim about the row `claimed` is about `row`: the same, or a part of it."""
     return row == claimed or row.startswith(claimed + ".")
 
 
@@ -84,17 +74,13 @@ def markdown(found: list[dict[str, Any]], reports: dict[str, Report], missing: l
         sections.append("No study that has run names a row.")
     borne = {e["id"] for e in found}
     loose = [
-        (name, c)
+        [claim["row"], _link(name), claim["says"], f"**{claim['verdict']}**"]
         for name, report in reports.items()
-        for c in report.claims
-        if c["row"] and not any(covers(c["row"], row) for row in borne)
+        for claim in report.claims
+        if claim["row"] and not any(covers(claim["row"], row) for row in borne)
     ]
     if loose:
-        rows = [[c["row"], _link(name), c["says"], f"**{c['verdict']}**"] for name, c in loose]
-        sections += [
-            "## Claims on rows that no model bears",
-            tables.table(["Row", "Study", "Says", "Verdict"], rows),
-        ]
+        sections += ["## Claims on rows that no model bears", tables.table(["Row", "Study", "Says", "Verdict"], loose)]
     if missing:
         lines = [f"- `{study}`, {model}: `make study STUDY={study}`" for study, model in missing]
         sections += ["## Not yet run", "\n".join(lines)]
@@ -103,28 +89,18 @@ def markdown(found: list[dict[str, Any]], reports: dict[str, Report], missing: l
 
 def _lines(entry: dict[str, Any]) -> list[list[str]]:
     """A line per metric, measured or published, and per exact count that the source gives."""
-    head = [entry["id"], _link(entry["study"]), entry["model"]]
+    head, verdict = [entry["id"], _link(entry["study"]), entry["model"]], f"**{entry['verdict']}**"
     lines = []
     for metric in dict.fromkeys([*entry["measured"], *entry["published"]]):
         found = entry["measured"].get(metric)
-        shown = tables.spread(metric, found)
-        lines.append(
-            [
-                *head,
-                f"`{metric}`",
-                tables.published(metric, entry["published"].get(metric)),
-                shown if shown == tables.MISSING else shown + tables.unit(metric),
-                str(found["n"]) if found else tables.MISSING,
-                f"**{entry['verdict']}**",
-            ]
-        )
+        said, n = tables.published(metric, entry["published"].get(metric)), str(found["n"]) if found else tables.MISSING
+        lines.append([*head, f"`{metric}`", said, tables.spread_with_unit(metric, found), n, verdict])
     for name, count in entry["exact"].items():
         if count["expected"] is not None:
-            same = "**equal**" if abs(count["value"] - count["expected"]) <= count["tolerance"] else "**differs**"
-            lines.append(
-                [*head, name, tables.count(count["expected"]), tables.count(count["value"]), tables.MISSING, same]
-            )
-    return lines or [[*head, *[tables.MISSING] * 4, f"**{entry['verdict']}**"]]
+            said, ours = tables.count(count["expected"]), tables.count(count["value"])
+            same = "equal" if abs(count["value"] - count["expected"]) <= count["tolerance"] else "differs"
+            lines.append([*head, name, said, ours, tables.MISSING, f"**{same}**"])
+    return lines or [[*head, *[tables.MISSING] * 4, verdict]]
 
 
 def _link(study: str) -> str:

@@ -57,7 +57,7 @@ def _settle_one(results: Results, claim: params.Claim, where: str) -> dict[str, 
         "says": claim.says,
         "kind": kind,
         "metric": compare.metric,
-        "models": list(compare.models),
+        "models": [*compare.models, *([compare.floor] if compare.floor else [])],
         "margin": compare.margin,
         "estimate": found["mean"],
         "ci95": found["ci95"],
@@ -82,6 +82,10 @@ def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[st
     if compare.of:
         change = _minus(values(compare.of, compare.end), values(compare.of, compare.start))
         return "at-epoch", _turned(change, compare.direction)
+    if compare.floor:
+        named = values(compare.higher or compare.lower)
+        above = _minus(named, [results.floor(compare.floor, compare.metric, where)] * len(named))
+        return "greater", _turned(above, "rises" if compare.higher else "falls")
     more, less = (compare.higher, compare.than) if compare.higher else (compare.than, compare.lower)
     return "at-epoch" if compare.epoch else "greater", _minus(values(more, compare.epoch), values(less, compare.epoch))
 

@@ -258,6 +258,7 @@ def _pruning(results: Results, model: str) -> "Figure":
     recovered = [g["test"] for g in groups if g["recovery"] != "none"] or [g["test"] for g in groups]
     shown = [scale * found["mean"] for found in [*recovered, dense] if found["mean"] is not None]
     margin = 0.1 * (max(shown) - min(shown)) or 0.5
+    bottom, top = min(shown) - margin, max(shown) + margin
     criteria, schedules, recoveries = (list(dict.fromkeys(g[k] for g in groups)) for k in _WAY)
     sizes = ("parameters", "multiply_adds")
     figure, panels = _grid(len(criteria), len(sizes), 4.4, 3, sharex="col", sharey=True)
@@ -270,12 +271,13 @@ def _pruning(results: Results, model: str) -> "Figure":
             label = recovery if len(schedules) == 1 else f"{recovery}, {schedule}"
             axes.plot(x, y, "o" + style, color=colour, markersize=3.5, linewidth=1.3, label=label)
             low, high = ([scale * _ends(g["test"])[end] for g in line] for end in (0, 1))
-            axes.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
+            inside = [bottom <= mean <= top for mean in y]  # the band of a line that left the frame would fill it
+            axes.fill_between(x, low, high, where=inside, color=colour, alpha=0.1, linewidth=0)
             chosen = [i for i, g in enumerate(line) if g["chosen"]]
             axes.plot([x[i] for i in chosen], [y[i] for i in chosen], "ko", markersize=9, fillstyle="none")
         if dense["mean"] is not None:
             axes.plot(exact[size], scale * dense["mean"], "k*", markersize=10, label="dense")
-        axes.set_ylim(min(shown) - margin, max(shown) + margin)
+        axes.set_ylim(bottom, top)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_title(criterion, fontsize=9)
     for axes, size in zip(panels[-2:], sizes, strict=True):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from atelier.params import Study
 from atelier.report import claims as settling
 from atelier.report import tables
 from atelier.report.results import Results, higher_is_better
@@ -12,14 +13,18 @@ HOW_TO_READ = (
     "– is a figure that does not exist."
 )
 EXAMPLES = "Surest mistakes of the classifiers; items as they are, as seen and as rebuilt by the nets that reconstruct."
+VERBS = {
+    settling.HOLDS: ("holds", "hold"),
+    settling.FAILS: ("does not hold", "do not hold"),
+    settling.UNDECIDED: ("is undecided", "are undecided"),
+}
 Entries = Sequence[dict[str, Any]]
 
 
 def page(
     results: Results,
-    asks: str,
+    study: Study,
     entries: Entries,
-    published: dict[str, dict[str, float]],
     pictures: dict[str, str],
     examples: bool,
 ) -> str:
@@ -31,15 +36,16 @@ def page(
     ]
     cost = f"Seconds differ from run to run, so they are kept apart: [training and inference times]({_times(results)})."
     sections = [
-        f"# {asks}",
+        f"# {study.asks}",
         f"**Answer.** {answer(entries)}",
+        study.note or "",
         f"Study `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
-        tables.main(results, published),
+        tables.main(results, study.published),
         *_claims(entries),
         _picture("headline.png", pictures),
         _picture("learning-curves.png", pictures),
         f"![{EXAMPLES}](examples.png)\n\n*{EXAMPLES}*" if examples else "",
-        *_section("Training, held-out and test items", tables.measures(results)),
+        *_measures(results),
         *_section("Under noise", tables.noise(results, "accuracy"), _picture("noise.png", pictures)),
         *_differences(results),
         *_classes(results, pictures),
@@ -57,26 +63,14 @@ def answer(entries: Entries) -> str:
     if not entries:
         return "This study makes no claim, so there is no verdict; its figures are below."
     told = []
-    for verdict, words in (
-        (settling.HOLDS, "holds"),
-        (settling.FAILS, "does not hold"),
-        (settling.UNDECIDED, "is undecided"),
-    ):
+    for verdict, (singular, plural) in VERBS.items():
         found = [e for e in entries if e["verdict"] == verdict]
-        if not found:
-            continue
-        if len(entries) > 6:
-            told.append(f"{len(found)} of {len(entries)} claims {_plural(words, len(found))}")
-        else:
-            said = " and ".join(f"“{e['says']}”{_estimate(e)}" for e in found)
-            told.append(f"{said} {_plural(words, len(found))}")
+        quoted = [f"“{e['says']}”{_estimate(e)}" for e in found]
+        said = " and ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
+        subject = said if len(entries) <= 6 else f"{len(found)} of {len(entries)} claims"
+        if found:
+            told.append(f"{subject} {singular if len(found) == 1 else plural}")
     return "; ".join(told) + "."
-
-
-def _plural(words: str, n: int) -> str:
-    return (
-        words if n == 1 else {"holds": "hold", "does not hold": "do not hold", "is undecided": "are undecided"}[words]
-    )
 
 
 def _estimate(entry: dict[str, Any]) -> str:
@@ -102,10 +96,22 @@ def _times(results: Results) -> str:
 
 def _claims(entries: Entries) -> list[str]:
     rule = (
-        "An estimate is positive where it speaks for its claim (for equality: first model less second). A claim holds, "
-        "or does not, only if the whole interval lies on one side of the margin; one that touches it is undecided."
+        "An estimate is positive where it speaks for its claim; for equality it is the first model less the second, "
+        "for a trend the slope from one model to the next. A claim holds, or does not, only if the whole interval lies "
+        "on one side of the margin; an interval that touches it leaves the claim undecided."
     )
     return _section("Claims", tables.verdicts(entries), rule) if entries else []
+
+
+def _measures(results: Results) -> list[str]:
+    body = tables.measures(results)
+    note = (
+        "Gap: how much worse test is than train. accuracy: the share of items whose most probable class is right. "
+        "accuracy_rounded: the share of elements of the rounded probabilities that equal the one-hot label, which "
+        "some sources call accuracy; a net sure of nothing scores 1 − 1/classes in it. nll: mean negative "
+        "log-likelihood. ece: expected calibration error. mae: on inputs corrupted as in training."
+    )
+    return _section("Training, held-out and test items", body, note) if body else []
 
 
 def _differences(results: Results) -> list[str]:
@@ -156,15 +162,10 @@ def summary(results: Results) -> str:
     lines = [("model", "metric", "mean [95 % interval]", "parameters")]
     for model, entry in results.models.items():
         metric = results.headline(model)
-        shown = (
-            tables.spread(metric, results.summary(model, metric)) + tables.unit(metric) if metric else tables.MISSING
-        )
+        shown = tables.spread_with_unit(metric or "", results.summary(model, metric))
         lines.append((model, metric or tables.MISSING, shown, tables.count(entry["exact"].get("parameters"))))
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = [
-        "  ".join((*(c.ljust(w) for c, w in zip(line[:3], widths, strict=False)), line[3].rjust(widths[3])))
-        for line in lines
-    ]
+    a, b, c, d = (max(map(len, column)) for column in zip(*lines, strict=True))
+    text = [f"{model:{a}}  {metric:{b}}  {shown:{c}}  {size:>{d}}" for model, metric, shown, size in lines]
     return "\n".join([*text, *(_half(results, model) for model in results.models if _halves(results, model))])
 
 
@@ -188,5 +189,5 @@ def _half(results: Results, model: str) -> str:
     return (
         f"{model} pruned to {share:.0f} % of its parameters ({best['criterion']}, {best['recovery']}): "
         f"test {metric} {tables.with_unit(metric, best['test']['mean'])}, "
-        f"{tables.spread(metric, best['to_dense'], True)}{tables.unit(metric, True)} against dense"
+        f"{tables.spread_with_unit(metric, best['to_dense'], difference=True)} against dense"
     )

@@ -43,6 +43,15 @@ class Results:
             raise AtelierError(f"{where}: {model} has no metric {metric}; {hint}")
         return found[metric]["values"]
 
+    def floor(self, name: str, metric: str, where: str) -> float:
+        """What a method that trains no net reaches. Raises AtelierError if there is no such floor or figure."""
+        if name not in self.floors:
+            raise AtelierError(f"{where}.floor names {name}, which is none; {nearest(name, self.floors)}")
+        if metric not in self.floors[name]:
+            hint = nearest(metric, _same_split(metric, self.floors[name]))
+            raise AtelierError(f"{where}: {name} has no metric {metric}; {hint}")
+        return self.floors[name][metric]
+
     def at_epoch(self, model: str, metric: str, epoch: int, where: str) -> Values:
         """One value per seed from the curves; `gap.x` is how much worse test is than train, as in metrics.json.
 

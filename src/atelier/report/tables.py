@@ -53,6 +53,11 @@ def spread(metric: str, found: Summary, signed: bool = False) -> str:
     return f"{mean} {interval(metric, found['ci95'], signed)}" if found["ci95"] else mean
 
 
+def spread_with_unit(metric: str, found: Summary, difference: bool = False) -> str:
+    text = spread(metric, found, signed=difference)
+    return text if text == MISSING else text + unit(metric, difference)
+
+
 def published(metric: str, value: float | None) -> str:
     """A source's figure with no more digits than the source gave."""
     if value is None:
@@ -80,24 +85,18 @@ def main(results: Results, sources: dict[str, dict[str, float]]) -> str:
     """A row per model with its headline metric, and one for every other figure that a source published for it."""
     rows = []
     for model, entry in results.models.items():
-        said, exact, headline = sources.get(model, {}), entry["exact"], results.headline(model)
-        wanted = [m for m in said if m not in exact and m != headline]
-        for metric in [headline, *wanted]:
-            first = metric == headline
+        said, exact, headline = sources.get(model, {}), entry["exact"], results.headline(model) or ""
+        sizes = [_exact(exact, said, key) for key in ("parameters", "multiply_adds")]
+        for metric in [headline, *(m for m in said if m not in exact and m != headline)]:
             found = results.summary(model, metric) or {"mean": None, "ci95": None, "n": MISSING}
-            name = f"`{metric}`" if metric else MISSING
-            rows.append(
-                [
-                    model,
-                    name,
-                    with_unit(metric or "", found["mean"]),
-                    interval(metric or "", found["ci95"]),
-                    str(found["n"]),
-                    published(metric or "", said.get(metric)),
-                    *(_exact(exact, said, key) if first else "" for key in ("parameters", "multiply_adds")),
-                ]
-            )
+            ours = [with_unit(metric, found["mean"]), interval(metric, found["ci95"]), str(found["n"])]
+            shown = sizes if metric == headline else ["", ""]
+            rows.append([model, _code(metric), *ours, published(metric, said.get(metric)), *shown])
     return table(["Model", "Metric", "Mean", "95 % interval", "n", "Published", "Parameters", "Multiply-adds"], rows)
+
+
+def _code(metric: str) -> str:
+    return f"`{metric}`" if metric else MISSING
 
 
 def _exact(exact: dict[str, int], said: dict[str, float], key: str) -> str:
@@ -108,22 +107,12 @@ def _exact(exact: dict[str, int], said: dict[str, float], key: str) -> str:
 def verdicts(entries: Iterable[dict[str, Any]]) -> str:
     rows = []
     for e in entries:
-        margin = with_unit(e["metric"], e["margin"], True).lstrip("+") if e["margin"] else MISSING
-        rows.append(
-            [
-                e["id"],
-                e["says"],
-                e["row"] or MISSING,
-                f"**{e['verdict']}**",
-                f"{e['kind']}, `{e['metric']}`",
-                with_unit(e["metric"], e["estimate"], True),
-                interval(e["metric"], e["ci95"], True),
-                str(e["n"]),
-                margin,
-            ]
-        )
-    columns = ["Claim", "Says", "Row", "Verdict", "Compares", "Estimate", "95 % interval", "n", "Margin"]
-    return table(columns, rows)
+        metric = e["metric"]
+        margin = with_unit(metric, e["margin"] or None, difference=True).lstrip("+")
+        estimate = [with_unit(metric, e["estimate"], difference=True), interval(metric, e["ci95"], signed=True)]
+        claim = [e["id"], e["says"], e["row"] or MISSING, f"**{e['verdict']}**", f"{e['kind']}, {_code(metric)}"]
+        rows.append([*claim, *estimate, str(e["n"]), margin])
+    return table(["Claim", "Says", "Row", "Verdict", "Compares", "Estimate", "95 % interval", "n", "Margin"], rows)
 
 
 def measures(results: Results) -> str:
@@ -163,19 +152,11 @@ def differences(results: Results, metrics: Iterable[str]) -> str:
         pairs = results.differences[metric]
         named = [(*pair.split(" - "), found) for pair, found in pairs.items()]
         for a, b, found in sorted(named, key=lambda p: (order.index(p[0]), order.index(p[1]))):
-            ci95 = found["ci95"]
+            ci95, pair = found["ci95"], [_code(metric), f"{a} − {b}"]
             apart = MISSING if ci95 is None else "yes" if ci95[0] > 0 or ci95[1] < 0 else "no"
-            rows.append(
-                [
-                    f"`{metric}`",
-                    f"{a} − {b}",
-                    with_unit(metric, found["mean"], True),
-                    interval(metric, ci95, True),
-                    str(found["n"]),
-                    apart,
-                ]
-            )
-    return table(["Metric", "Pair", "Difference", "95 % interval", "n", "Apart"], rows) if rows else ""
+            difference = [with_unit(metric, found["mean"], difference=True), interval(metric, ci95, signed=True)]
+            rows.append([*pair, *difference, str(found["n"]), apart])
+    return table(["Metric", "Pair", "Difference", "95 % interval", "n", "Apart"], rows)
 
 
 def per_class(results: Results) -> str:
@@ -209,27 +190,19 @@ def reconstruction(results: Results) -> str:
     return table(["Input", "Model or *floor*", "MAE", "MSE", "PSNR (dB)"], rows) if rows else ""
 
 
-def pruning(groups: Iterable[dict[str, Any]], dense: dict[str, int]) -> str:
+def pruning(groups: Sequence[dict[str, Any]], dense: dict[str, int]) -> str:
     """A row per criterion, schedule, recovery and level, beside the dense net and one of its shape from scratch."""
-    rows = []
+    metric, rows = groups[0]["metric"], []
     for g in sorted(groups, key=lambda g: (g["criterion"], g["schedule"], g["recovery"], g["level"])):
-        metric, n = g["metric"], g["test"]["n"]
+        n = g["test"]["n"]
         how = [g["criterion"], g["schedule"], g["recovery"], f"{g['level']:g}"]
         sizes = [f"{count(g[k])} ({100 * g[k] / dense[k]:.0f} %)" for k in ("parameters", "multiply_adds")]
-        compared = [spread(metric, g["to_dense"], True), spread(metric, g["to_scratch"], True)]
+        compared = [spread(metric, g["to_dense"], signed=True), spread(metric, g["to_scratch"], signed=True)]
         chosen = {0: MISSING, n: "✓"}.get(g["chosen"], f"{g['chosen']} of {n}")
         rows.append([*how, *sizes, spread(metric, g["test"]), *compared, str(n), chosen])
-    columns = [
-        "Criterion",
-        "Schedule",
-        "Recovery",
-        "Level",
-        "Parameters",
-        "Multiply-adds",
-        f"Test {metric}{_bracketed(metric)}",
-    ]
-    columns += [f"− dense{_points(metric)}", f"− scratch{_points(metric)}", "n", "Chosen"]
-    return table(columns, rows)
+    columns = ["Criterion", "Schedule", "Recovery", "Level", "Parameters", "Multiply-adds"]
+    columns += [f"Test {metric}{_bracketed(metric)}", f"− dense{_points(metric)}", f"− scratch{_points(metric)}"]
+    return table([*columns, "n", "Chosen"], rows)
 
 
 def _points(metric: str) -> str:
@@ -240,35 +213,22 @@ def _points(metric: str) -> str:
 def recipe(results: Results) -> str:
     """What differs between models; what they share is said once, above the table."""
     recipes = {model: entry.get("recipe", {}) for model, entry in results.models.items()}
-    keys = sorted({key for recipe in recipes.values() for key in recipe})
-    shared = [k for k in keys if len({_plain(recipe.get(k)) for recipe in recipes.values()}) == 1]
-    common = ", ".join(f"{k} {_plain(recipes[next(iter(recipes))][k])}" for k in shared if _given(recipes, k))
+    first = next(iter(recipes.values()))
+    shared = {key for key in first if all(recipe.get(key) == first[key] for recipe in recipes.values())}
     rows = []
     for model, entry in results.models.items():
         settings = dict(entry.get("settings", {}))
-        family = str(settings.pop("family", MISSING))
-        own = ", ".join(
-            f"{k} {_plain(v)}" for k, v in sorted(recipes[model].items()) if k not in shared and v is not None
-        )
-        rows.append(
-            [
-                model,
-                family,
-                ", ".join(f"{k} {_plain(v)}" for k, v in sorted(settings.items())) or MISSING,
-                own or MISSING,
-                _epochs(entry.get("epochs")),
-            ]
-        )
-    head = f"Shared by all: {common}.\n\n" if common else ""
+        family, epochs = settings.pop("family", MISSING), entry.get("epochs") or {"mean": None}
+        own = {key: value for key, value in recipes[model].items() if key not in shared}
+        run = MISSING if epochs["mean"] is None else f"{epochs['mean']:.4g}"
+        rows.append([model, family, _listed(settings), _listed(own), run])
+    head = f"Shared by all: {_listed({key: first[key] for key in shared})}.\n\n"
     return head + table(["Model", "Family", "Settings", "Recipe of its own", "Epochs run"], rows)
 
 
-def _given(recipes: dict[str, dict[str, Any]], key: str) -> bool:
-    return recipes[next(iter(recipes))].get(key) is not None
-
-
-def _epochs(found: Summary) -> str:
-    return MISSING if found is None or found["mean"] is None else f"{found['mean']:.4g}"
+def _listed(settings: dict[str, Any]) -> str:
+    """`batch 64, lr 0.003`; what is not set is left out."""
+    return ", ".join(f"{k} {_plain(v)}" for k, v in sorted(settings.items()) if v not in (None, [])) or MISSING
 
 
 def _plain(value: Any) -> str:

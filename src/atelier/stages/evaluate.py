@@ -1,4 +1,4 @@
-"""evaluate: models/<study> + data/noisy/<dataset> -> metrics.json, summary.json, curves.csv, confusion.json, examples.png."""
+"""evaluate: models/<study> + data/noisy/<dataset> -> metrics.json, summary.json, curves.csv and the like."""
 
 import time
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from atelier import checkpoint, cost, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
 from atelier.data.store import Store
@@ -39,7 +40,9 @@ def main(study: str) -> None:
     candidates = [Candidate(job, corruptions) for job in jobs.of_study(params, study)]
     threads = params.compute.threads
     found = fan_out(judge, candidates, workers=params.workers, threads=threads, title=f"evaluate {study}")
-    by_model = {name: [f for c, f in zip(candidates, found, strict=True) if c.job.model == name] for name in entry.models}
+    by_model = {
+        name: [f for c, f in zip(candidates, found, strict=True) if c.job.model == name] for name in entry.models
+    }
     store = Store(paths.noisy(entry.dataset))
     widths = sorted({run["code_size"] for runs in by_model.values() for run in runs if run["code_size"]})
     simple = partial(floors.floors, store, list(corruptions))
@@ -47,7 +50,9 @@ def main(study: str) -> None:
     write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
     write_curves(study, by_model)
     write_confusion(study, by_model, store.classes)
-    pictures.examples(paths.report(study) / "examples.png", {model: runs[0]["examples"] for model, runs in by_model.items()})
+    pictures.examples(
+        paths.report(study) / "examples.png", {model: runs[0]["examples"] for model, runs in by_model.items()}
+    )
     timings.update(
         paths.timings(study),
         [{"model": c.job.model, "seed": c.job.seed, **f["timing"]} for c, f in zip(candidates, found, strict=True)],
@@ -69,16 +74,18 @@ def judge(candidate: Candidate) -> dict[str, Any]:
         "history": files.read_json(folder / "history.json"),
         "code_size": getattr(model, "code_size", None),
     }
-    test = evaluation.items(store, "test", trained_on, hold_out)
+    classifies = hasattr(model, "classify")
+    test = evaluation.items(store, "test", None if classifies else trained_on, hold_out)
     answers = evaluation.answer(model, test.x)
     if answers is None:
         return found | {"timing": {}, "examples": []}
     found["timing"] = {"inference_s_per_1000": round(evaluation.seconds_per_1000(model, test.x), 6)}
-    if hasattr(model, "classify"):
+    if classifies:
         y = test.y.numpy()
         found |= {"confusion": metrics.confusion(answers, y), "per_class": metrics.per_class(answers, y)}
         return found | {"examples": mistakes(test, answers, store.classes)}
-    return found | {"examples": reconstructions(folder, test, answers)}
+    split = "validation" if hold_out else "test"  # of which training took its snapshots
+    return found | {"examples": reconstructions(folder, model, evaluation.items(store, split, trained_on, hold_out))}
 
 
 def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:
@@ -90,14 +97,14 @@ def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 
     return [("surest mistakes", test.x.numpy()[worst], captions)]
 
 
-def reconstructions(folder: Path, test: Items, answers: np.ndarray) -> list[Row]:
-    """One item of each class: as it is, as the model sees it, as it was rebuilt at the snapshot epochs and at the end."""
-    chosen = first_of_each_class(test.y)
-    rows = [("clean", test.clean.numpy()[chosen], []), ("input", test.x.numpy()[chosen], [])]
+def reconstructions(folder: Path, model: nn.Module, seen: Items) -> list[Row]:
+    """One item of each class: as it is, as the model sees it, as it was rebuilt at snapshot epochs and at the end."""
+    chosen = first_of_each_class(seen.y)
+    rows = [("clean", seen.clean[chosen].numpy(), []), ("input", seen.x[chosen].numpy(), [])]
     if (folder / "snapshots.npz").exists():
         with np.load(folder / "snapshots.npz") as shots:
             rows += [(f"epoch {epoch}", shots[epoch] / 255, []) for epoch in sorted(shots, key=int)]
-    return [*rows, ("at the end", answers[chosen], [])]
+    return [*rows, ("at the end", evaluation.answer(model, seen.x[chosen]), [])]
 
 
 def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], floors: dict[str, Any]) -> None:
@@ -117,7 +124,8 @@ def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], f
     seen |= {"differences": differences(models), "floors": floors}
     files.write_json(paths.report(study) / "metrics.json", seen)
     headlines = {
-        name: {m: model["metrics"][m]["mean"] for m in HEADLINES if m in model["metrics"]} for name, model in models.items()
+        name: {m: model["metrics"][m]["mean"] for m in HEADLINES if m in model["metrics"]}
+        for name, model in models.items()
     }
     files.write_json(paths.report(study) / "summary.json", headlines)
 
@@ -126,7 +134,9 @@ def differences(models: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """For each headline metric, every pair of models that has it: the difference seed by seed."""
     found: dict[str, dict[str, Any]] = {}
     for metric in HEADLINES:
-        values = {name: model["metrics"][metric]["values"] for name, model in models.items() if metric in model["metrics"]}
+        values = {
+            name: model["metrics"][metric]["values"] for name, model in models.items() if metric in model["metrics"]
+        }
         pairs = {f"{a} - {b}": stats.paired(values[a], values[b]) for a, b in combinations(values, 2)}
         found |= {metric: pairs} if pairs else {}
     return found
@@ -152,7 +162,8 @@ def write_confusion(study: str, by_model: dict[str, list[dict]], classes: list[s
     for name, runs in by_model.items():
         if "confusion" in runs[0]:
             table = [
-                {"class": label} | {k: float(np.mean([run["per_class"][i][k] for run in runs])) for k in runs[0]["per_class"][i]}
+                {"class": label}
+                | {k: float(np.mean([run["per_class"][i][k] for run in runs])) for k in runs[0]["per_class"][i]}
                 for i, label in enumerate(classes)
             ]
             matrix = sum(run["confusion"] for run in runs).tolist()

@@ -69,16 +69,15 @@ def main(study: str) -> None:
     started = time.monotonic()
     params = load()
     entry = params.study(study)
-    shutil.rmtree(_folder(study), ignore_errors=True)
-    files.write_text(_folder(study) / "README.md", ABOUT)
     if entry.prune is None:
+        keep_tuned(study, [])
         return _write(study, [])
     dense = [job for job in jobs.of_study(params, study) if job.model in entry.prune.models]
     check(entry, dense)
     paths.jobs().mkdir(parents=True, exist_ok=True)
     # Pruned nets wait here for their fine-tuning, whose key holds what they are and not where they lie.
     with tempfile.TemporaryDirectory(dir=paths.jobs(), prefix="pruned-") as waiting:
-        points, trained = prune(params, study, dense, Path(waiting))
+        points, trained, expected = prune(params, study, dense, Path(waiting))
         nets = list({point.folder: point for point in points}.values())  # some nets stand for several points
         judged = _spread(params, judge, nets, f"judge {study}")
     found = {net.folder: result for net, result in zip(nets, judged, strict=True)}
@@ -91,8 +90,7 @@ def main(study: str) -> None:
     durations = [point.name | {"train_s": _seconds(point.job)} | found[point.folder][1] for point in timed]
     spent = {"prune": round(time.monotonic() - started, 2)} if trained else {}
     timings.update(paths.timings(study), [], pruning=durations, stages=spent)
-    expected = {point.job.key for point in points if point.job}
-    print(f"prune {study}: {trained} of {len(expected)} jobs trained, the others reused; {len(points)} points")
+    print(f"prune {study}: {trained} of {expected} jobs trained, the others reused; {len(points)} points")
 
 
 def check(entry: Study, dense: list[jobs.Job]) -> None:
@@ -110,13 +108,16 @@ def check(entry: Study, dense: list[jobs.Job]) -> None:
             choose.uniform(widths, level, f"{job.study}.{job.model}")
 
 
-def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> tuple[list[Point], int]:
-    """Round by round: cut, then fine-tune and train from scratch side by side. The points, and the jobs not reused."""
+def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> tuple[list[Point], int, int]:
+    """Round by round: cut, then fine-tune and train from scratch side by side; cut nets go into folders in `waiting`.
+
+    Gives the points, how many jobs were trained and not reused, and how many distinct jobs there are.
+    """
     entry = params.study(study)
     ways = [(way, schedule.rounds(way, entry.prune.levels)) for way in entry.prune.schedules]
     points = [Point(job, "none", "none", "none", 0.0, _dense(job)) for job in dense]
     tuned: dict[tuple, Path] = {}
-    trained = 0
+    trained, keys = 0, set()
     for turn in range(max(len(rounds) for _, rounds in ways)):
         steps = [(way, step) for way, rounds in ways for step in (rounds[turn] if turn < len(rounds) else ())]
         cuts = [
@@ -130,9 +131,10 @@ def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> t
         new = [point for cut, found in zip(cuts, settings, strict=True) for point in recoveries(entry, cut, found)]
         work = [point.job for point in new if point.job]
         trained += jobs.train_all(work, params.workers, f"prune {study}") if work else 0
+        keys |= {job.key for job in work}
         tuned = {(p.dense, p.criterion, p.schedule, p.level): p.folder for p in new if p.recovery == "finetune"}
         points += [point for point in new if point.recovery in entry.prune.recoveries]
-    return points, trained
+    return points, trained, len(keys)
 
 
 def recoveries(entry: Study, cut: Cut, settings: dict[str, Any]) -> list[Point]:
@@ -212,6 +214,9 @@ def chosen(records: list[dict[str, Any]]) -> set[tuple]:
 
 
 def keep_tuned(study: str, points: list[Point]) -> None:
+    """Replace models/<study>-pruned/ by the fine-tuned nets."""
+    shutil.rmtree(_folder(study), ignore_errors=True)
+    files.write_text(_folder(study) / "README.md", ABOUT)
     for point in points:
         if point.recovery == "finetune":
             model, spec = checkpoint.load(point.folder)

@@ -1,6 +1,6 @@
 """report: what evaluate and prune left in reports/studies/<study>/ -> index.md, claims.json, figures/.
 
-Of the study's parameters it reads asks, claims and published.
+Of the study's parameters it reads asks, claims, note and published.
 """
 
 from atelier import files, params, paths
@@ -17,4 +17,4 @@ def main(study: str) -> None:
     files.write_json(folder / "claims.json", settled)
     pictures = figures.draw(found, entry.published, folder / "figures")
     examples = (folder / "examples.png").exists()
-    files.write_text(folder / "index.md", page.page(found, entry.asks, settled, entry.published, pictures, examples))
+    files.write_text(folder / "index.md", page.page(found, entry, settled, pictures, examples))
