@@ -324,3 +324,15 @@ def test_a_seed_that_stopped_early_is_named():
 def test_a_metric_without_a_curve_names_those_that_have_one():
     with pytest.raises(AtelierError, match=r"a has no curve of test\.accuracy; .*\(test\.loss\)"):
         settle(results(curves=CURVE), metric="test.accuracy", of="a", **{"from": 10, "to": 30}, direction="falls")
+
+
+def test_a_claim_against_a_floor_takes_its_figure_as_it_is():
+    found = results([[0.05, 0.06, 0.055]])
+    found.floors["ridge"] = {"test.accuracy": 0.08, "test.mae": 0.01}
+    below = settle(found, lower="a", floor="ridge")
+    assert below["verdict"] == "holds" and below["estimate"] == pytest.approx(0.025)
+    assert below["models"] == ["a", "ridge"]
+    assert settle(found, higher="a", floor="ridge")["verdict"] == "does not hold"
+    assert settle(found, lower="a", floor="ridge", floor_metric="test.mae")["verdict"] == "does not hold"
+    with pytest.raises(AtelierError, match="names rigde, which is none; did you mean ridge"):
+        settle(found, lower="a", floor="rigde")

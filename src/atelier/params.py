@@ -180,7 +180,8 @@ class Prune(Strict):
 class Compare(Strict):
     """What settles a claim: a metric and one of the forms below. `from` and `to` are epochs: start and end here.
 
-    floor: a method that trains no net, as metrics.json names it (identity, pca-32, ridge), in the place of `than`.
+    floor: a method that trains no net, as metrics.json names it (identity, pca-32, ridge), in the place of `than`;
+    floor_metric: its figure to compare with, if that is another than `metric`.
     """
 
     metric: Metric
@@ -188,6 +189,7 @@ class Compare(Strict):
     lower: str | None = None
     than: str | None = None
     floor: str | None = None
+    floor_metric: Metric | None = None
     margin: NonNegative = 0.0
     epoch: Count | None = None
     equal: tuple[str, str] | None = None
@@ -207,8 +209,10 @@ class Compare(Strict):
         forms = ("higher than", "lower than", "higher floor", "lower floor", "equal margin", "over direction")
         forms += ("of from to direction",)
         given = self.model_dump(by_alias=True, exclude_unset=True, exclude_none=True).keys() - {"metric"}
-        form = next((form for form in forms if given >= set(form.split()) >= given - {"margin", "epoch"}), None)
-        if not form or ("epoch" in given and "than" not in given):
+        extra = {"margin", "epoch", "floor_metric"}
+        form = next((form for form in forms if given >= set(form.split()) >= given - extra), None)
+        lost = ("epoch" in given and "than" not in given) or ("floor_metric" in given and "floor" not in given)
+        if not form or lost:
             allowed = "; ".join(form.replace(" ", " + ") for form in forms)
             raise ValueError(f" has {', '.join(sorted(given)) or 'no models'}; give metric and one of: {allowed}")
         if self.equal and not self.margin:

@@ -84,8 +84,8 @@ def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[st
         return "at-epoch", _turned(change, compare.direction)
     if compare.floor:
         named = values(compare.higher or compare.lower)
-        above = _minus(named, [results.floor(compare.floor, compare.metric, where)] * len(named))
-        return "greater", _turned(above, "rises" if compare.higher else "falls")
+        floor = results.floor(compare.floor, compare.floor_metric or compare.metric, where)
+        return "greater", _turned(_minus(named, [floor] * len(named)), "rises" if compare.higher else "falls")
     more, less = (compare.higher, compare.than) if compare.higher else (compare.than, compare.lower)
     return "at-epoch" if compare.epoch else "greater", _minus(values(more, compare.epoch), values(less, compare.epoch))
 

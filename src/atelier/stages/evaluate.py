@@ -19,6 +19,7 @@ from atelier.pictures import Row
 
 HEADLINES = ("test.accuracy", "test.f1_macro", "test.nll", "test.mae")
 CURVE = ("loss", "accuracy", "accuracy_rounded", "mae", "mse")
+WORTH_WORKERS = 50e6  # bytes to be judged: fewer take less time than starting processes that import torch
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,16 @@ def main(study: str) -> None:
     entry = params.study(study)
     corruptions = tuple(TrainNoise(kind=kind, level=level) for kind, level in params.noise.corruptions().values())
     candidates = [Candidate(job, corruptions) for job in jobs.of_study(params, study)]
-    threads = params.compute.threads
-    found = fan_out(judge, candidates, workers=params.workers, threads=threads, title=f"evaluate {study}")
+    store = Store(paths.noisy(entry.dataset))
+    size = len(candidates) * sum(file.stat().st_size for file in store.folder.iterdir())
+    workers, threads = params.workers if size > WORTH_WORKERS else 1, params.compute.threads
+    found = fan_out(judge, candidates, workers=workers, threads=threads, title=f"evaluate {study}")
     by_model = {
         name: [f for c, f in zip(candidates, found, strict=True) if c.job.model == name] for name in entry.models
     }
-    store = Store(paths.noisy(entry.dataset))
     widths = sorted({run["code_size"] for runs in by_model.values() for run in runs if run["code_size"]})
     simple = partial(floors.floors, store, list(corruptions))
-    limits = fan_out(simple, widths, workers=params.workers, threads=threads, title=f"floors {study}") if widths else []
+    limits = fan_out(simple, widths, workers=workers, threads=threads, title=f"floors {study}")
     write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
     write_curves(study, by_model)
     write_confusion(study, by_model, store.classes)
