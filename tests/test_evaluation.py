@@ -12,8 +12,8 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from atelier import cost, evaluation, families, files, floors, noise, paths, timings
+from atelier.data.items import Items, items
 from atelier.data.store import Store
-from atelier.fit import Items
 from atelier.params import TrainNoise
 from atelier.stages import evaluate, train
 
@@ -54,8 +54,8 @@ def test_items_are_the_splits_with_the_stored_corruption(project):
     store = Store(paths.noisy("digits"))
     for hold_out, sizes in ((True, (TRAIN, VALIDATION, TEST)), (False, (TRAIN + VALIDATION, 0, TEST))):
         for split, size in zip(("train", "validation", "test"), sizes, strict=True):
-            clean = evaluation.items(store, split, None, hold_out)
-            noisy = evaluation.items(store, split, GAUSSIAN, hold_out)
+            clean = items(store, split, None, hold_out)
+            noisy = items(store, split, GAUSSIAN, hold_out)
             assert len(clean) == len(noisy) == size
             assert clean.x is clean.clean and torch.equal(clean.clean, noisy.clean) and torch.equal(clean.y, noisy.y)
             if size:
@@ -67,8 +67,8 @@ def test_what_is_not_stored_is_drawn_once_and_differs_between_splits(project):
     store = Store(paths.noisy("digits"))
     masks = []
     for split in ("train", "validation", "test"):
-        seen = evaluation.items(store, split, MASKING, hold_out=True)
-        again = evaluation.items(store, split, MASKING, hold_out=True)
+        seen = items(store, split, MASKING, hold_out=True)
+        again = items(store, split, MASKING, hold_out=True)
         assert torch.equal(seen.x, again.x)
         lost = (seen.x == 0) & (seen.clean > 0)
         assert torch.equal(seen.x[~lost], seen.clean[~lost])

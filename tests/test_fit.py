@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from atelier import families, fit, noise
+from atelier.data.items import Items
 from atelier.errors import AtelierError
-from atelier.fit import Diverged, Items, State
+from atelier.fit import Diverged, State
 from atelier.optim import Optimizer
 from atelier.params import Recipe, TrainNoise
 
@@ -166,7 +167,7 @@ def test_the_learning_rate_follows_the_schedule_step_by_step():
     np.testing.assert_allclose(model.rates, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     model = Recorder()
     train(model, recipe(epochs=1, batch=13, schedule="one-cycle"))
-    np.testing.assert_allclose(model.rates, [0, 0.25 / 0.3, 0.5 / 0.7, 0.25 / 0.7])
+    np.testing.assert_allclose(model.rates, [0.04, 0.04 + 0.96 * 0.25 / 0.3, 0.5 / 0.7, 0.25 / 0.7])
 
 
 @pytest.mark.parametrize("clip", [None, 0.1, 1e6])
@@ -283,6 +284,13 @@ def test_early_stopping_waits_and_goes_back_to_the_best_weights(patience, stoppe
     assert state.epoch == stopped
     assert state.best["epoch"] == 3 and model.w.item() == 3.0
     assert state.best["loss"] == min(record["validation.loss"] for record in state.curve)
+
+
+def test_patience_looks_at_epochs_that_were_evaluated():
+    items = Items(torch.rand(8, 2), torch.rand(8, 2), torch.zeros(8, dtype=torch.int64))
+    how = recipe(epochs=9, batch="full", hold_out=True, patience=2, evaluate_every=4)
+    state = fit.fit(Drifting(), how, 0, items, ("validation", items))
+    assert (state.epoch, state.best["epoch"]) == (8, 4)
 
 
 def test_of_equal_losses_the_first_is_the_best():

@@ -136,7 +136,7 @@ def test_metrics_plots_and_experiments_work_as_dvc_users_expect(project: Path) -
     assert values["mlp"]["test.accuracy"] == pytest.approx(study(project, "summary.json")["mlp"]["test.accuracy"])
     run(project, "-m", "dvc", "plots", "show")
     page = (project / "dvc_plots/index.html").read_text()
-    assert '"field": "model"' in page and "curves.csv" in page
+    assert '"field": "model"' in page and "curves_csv" in page
     run(project, "-m", "dvc", "exp", "run", "--temp", "-S", "studies.tiny.train.epochs=2", "report@tiny")
     table = json.loads(run(project, "-m", "dvc", "exp", "show", "--json").stdout)
     assert "epochs: 2" in json.dumps(table).replace('"', "") or '"epochs": 2' in json.dumps(table)

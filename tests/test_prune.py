@@ -564,6 +564,7 @@ def test_scratch_nets_get_the_epochs_of_the_dense_net_and_its_fine_tunings(prune
 
 def test_fine_tuned_nets_lie_where_they_are_named_and_give_their_figures(pruned):
     from atelier import checkpoint, evaluation
+    from atelier.data.items import items
     from atelier.data.store import Store
 
     root, points, *_ = pruned
@@ -574,18 +575,19 @@ def test_fine_tuned_nets_lie_where_they_are_named_and_give_their_figures(pruned)
         folder = root / f"models/tiny-pruned/net/{p['seed']}/{p['criterion']}-{p['schedule']}-{p['level']:g}"
         model, spec = checkpoint.load(folder)
         assert spec["settings"]["hidden"] == p["widths"]
-        assert evaluation.judge(model, evaluation.items(store, "test", None, True)) == p["test"]
+        assert evaluation.judge(model, items(store, "test", None, True)) == p["test"]
 
 
 def test_cut_nets_are_those_that_training_items_call_for(pruned):
     """Pruned once more here: activations and means are taken on the training items, held-out ones left out."""
     from atelier import checkpoint, evaluation
+    from atelier.data.items import items
     from atelier.data.store import Store
 
     root, points, *_ = pruned
     store = Store(root / "data/noisy/digits")
     x, _ = store.split("train", hold_out=True)
-    test = evaluation.items(store, "test", None, True)
+    test = items(store, "test", None, True)
     for p in points:
         if p["recovery"] == "none" and p["schedule"] == "one-shot":
             dense, _ = checkpoint.load(root / f"models/tiny/net/{p['seed']}")

@@ -1,4 +1,4 @@
-"""Judges a trained model: which items it sees, what it answers, and the figures of its answers."""
+"""Judges a trained model: what it answers, and the figures of its answers."""
 
 import time
 
@@ -6,25 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atelier import metrics, noise
+from atelier import metrics
+from atelier.data.items import Items, items
 from atelier.data.store import Store
-from atelier.fit import ROWS, Items
+from atelier.fit import ROWS
 from atelier.params import TrainNoise
-
-
-def items(store: Store, split: str, corruption: TrainNoise | None, hold_out: bool, device: str = "cpu") -> Items:
-    """A split as tensors. Corrupted inputs are the stored ones, else one draw of the level that was asked for."""
-    clean, y = store.split(split, hold_out=hold_out)
-    x = clean
-    if corruption and len(y):
-        if corruption.name in store.corruptions("test" if split == "test" else "train"):
-            x, _ = store.split(split, corruption.name, hold_out=hold_out)
-        else:
-            part = ("train", "validation", "test").index(split)  # no two splits share numbers
-            x = noise.draw(clean, corruption.kind, corruption.level, seed=0, epoch=part)
-    clean_tensor = torch.from_numpy(clean).to(device)
-    x_tensor = clean_tensor if x is clean else torch.from_numpy(x).to(device)
-    return Items(x_tensor, clean_tensor, torch.from_numpy(y).to(device))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atelier import noise
+from atelier.data.items import Items
 from atelier.errors import AtelierError
 from atelier.optim import schedule_factor
 from atelier.params import Recipe
@@ -23,18 +24,6 @@ ROWS = 2000  # rows evaluated at once: fits the cache, and is fixed because sums
 
 class Diverged(AtelierError):
     """The loss is no longer a number."""
-
-
-@dataclass
-class Items:
-    """Inputs (n, *shape) as the model sees them, clean items and labels (n,). Without noise x is clean."""
-
-    x: Tensor
-    clean: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
 
 
 @dataclass
@@ -110,10 +99,9 @@ def _epoch(
         factor = schedule_factor(recipe.schedule, (epoch + step / steps) / recipe.epochs)
         losses = _step(model, recipe, optimizers, x, y, factor)
         for name, value in losses.items():
-            if name == "loss" and not math.isfinite(value):
-                raise Diverged(
-                    f"loss is {value} at epoch {epoch + 1}, step {step + 1} of {steps}; try a lower lr or clip"
-                )
+            if name.split("-")[0] == "loss" and not math.isfinite(value):
+                where = f"epoch {epoch + 1}, step {step + 1} of {steps}"
+                raise Diverged(f"{name} is {value} at {where}; try a lower lr or clip")
             totals[name] = totals.get(name, 0.0) + value * len(x) / len(train)
     return totals
 
@@ -207,7 +195,8 @@ def _evaluate(model: nn.Module, recipe: Recipe, state: State, train: Items, held
 
 
 def _stopped(recipe: Recipe, state: State) -> bool:
-    return bool(recipe.patience and state.best and state.epoch - state.best["epoch"] >= recipe.patience)
+    """Whether validation has not improved for `patience` epochs, as of the last epoch evaluated."""
+    return bool(recipe.patience and state.best and state.curve[-1]["epoch"] - state.best["epoch"] >= recipe.patience)
 
 
 @torch.no_grad()

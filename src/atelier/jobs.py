@@ -192,8 +192,8 @@ def _train(job: Job) -> None:
     import numpy as np
     import torch
 
+    from atelier.data.items import items
     from atelier.data.store import Store
-    from atelier.evaluation import items
     from atelier.fit import Diverged, State, fit
     from atelier.optim import Optimizer
 

@@ -36,8 +36,8 @@ class Optimizer:
 def schedule_factor(schedule: str, progress: float) -> float:
     """What the learning rate is multiplied by when `progress` in [0, 1) of all steps is done.
 
-    A function of progress alone, so that a resumed run needs no scheduler state. one-cycle is linear up over the first
-    30 % and linear down to zero (Smith and Topin 2018); step divides by ten at 1/2 and at 3/4.
+    A function of progress alone, so that a resumed run needs no scheduler state. one-cycle is linear up from 1/25 over
+    the first 30 % and linear down to zero (Smith and Topin 2018); step divides by ten at 1/2 and at 3/4.
     """
     match schedule:
         case "constant":
@@ -45,7 +45,7 @@ def schedule_factor(schedule: str, progress: float) -> float:
         case "cosine":
             return 0.5 * (1.0 + math.cos(math.pi * progress))
         case "one-cycle":
-            return progress / 0.3 if progress < 0.3 else (1.0 - progress) / 0.7
+            return 0.04 + 0.96 * progress / 0.3 if progress < 0.3 else (1.0 - progress) / 0.7
         case "step":
             return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
     raise ValueError(f"there is no schedule {schedule}")

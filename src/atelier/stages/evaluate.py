@@ -11,9 +11,10 @@ import numpy as np
 from torch import nn
 
 from atelier import checkpoint, cost, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
+from atelier.data.items import Items, items
 from atelier.data.store import Store
 from atelier.fanout import fan_out
-from atelier.fit import Items, first_of_each_class
+from atelier.fit import first_of_each_class
 from atelier.params import Params, TrainNoise, load
 from atelier.pictures import Row
 
@@ -77,7 +78,7 @@ def judge(candidate: Candidate) -> dict[str, Any]:
         "code_size": getattr(model, "code_size", None),
     }
     classifies = hasattr(model, "classify")
-    test = evaluation.items(store, "test", None if classifies else trained_on, hold_out)
+    test = items(store, "test", None if classifies else trained_on, hold_out)
     answers = evaluation.answer(model, test.x)
     if answers is None:
         return found | {"timing": {}, "examples": []}
@@ -87,7 +88,7 @@ def judge(candidate: Candidate) -> dict[str, Any]:
         found |= {"confusion": metrics.confusion(answers, y), "per_class": metrics.per_class(answers, y)}
         return found | {"examples": mistakes(test, answers, store.classes)}
     split = "validation" if hold_out else "test"  # of which training took its snapshots
-    return found | {"examples": reconstructions(folder, model, evaluation.items(store, split, trained_on, hold_out))}
+    return found | {"examples": reconstructions(folder, model, items(store, split, trained_on, hold_out))}
 
 
 def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:

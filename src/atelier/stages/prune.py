@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from atelier import checkpoint, cost, evaluation, families, files, jobs, paths, timings
+from atelier.data.items import items
 from atelier.data.store import Store
 from atelier.errors import AtelierError
 from atelier.fanout import fan_out
@@ -163,7 +164,7 @@ def carry_out(cut: Cut) -> dict[str, Any]:
     counts = choose.uniform(_widths(checkpoint.build(_spec(job))), cut.step.level, f"{job.study}.{job.model}")
     means = None
     if cut.criterion == "activation":
-        x = evaluation.items(Store(paths.noisy(job.dataset)), "train", job.recipe.noise, job.recipe.hold_out).x
+        x = items(Store(paths.noisy(job.dataset)), "train", job.recipe.noise, job.recipe.hold_out).x
         seen = score.observe(model, x[np.linspace(0, len(x) - 1, min(OBSERVED, len(x))).astype(int)])
         scores, means = score.activation(model, seen), score.means(seen)
     else:
@@ -179,10 +180,10 @@ def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     """Size and figures, inputs corrupted as in training; and the latency of dense and fine-tuned nets."""
     model, _ = checkpoint.load(point.folder)
     recipe, store = point.dense.recipe, Store(paths.noisy(point.dense.dataset))
-    test = evaluation.items(store, "test", recipe.noise, recipe.hold_out)
+    test = items(store, "test", recipe.noise, recipe.hold_out)
     figures = {"widths": list(_widths(model).values()), "test": evaluation.judge(model, test)}
     if recipe.hold_out:
-        held = evaluation.items(store, "validation", recipe.noise, recipe.hold_out)
+        held = items(store, "validation", recipe.noise, recipe.hold_out)
         figures["validation"] = evaluation.judge(model, held)
     else:
         figures["validation"] = dict.fromkeys(figures["test"])
