@@ -12,7 +12,7 @@ from atelier import outputs, paths, track
 from atelier.errors import AtelierError, nearest
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from atelier.track import Run
 
 
 def main(what: str) -> None:

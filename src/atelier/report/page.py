@@ -67,7 +67,7 @@ def answer(entries: Entries) -> str:
         found = [e for e in entries if e["verdict"] == verdict]
         quoted = [f"“{e['says']}”{_estimate(e)}" for e in found]
         said = " and ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
-        subject = said if len(entries) <= 6 else f"{len(found)} of {len(entries)} claims"
+        subject = said if len(entries) <= 8 else f"{len(found)} of {len(entries)} claims"
         if found:
             told.append(f"{subject} {singular if len(found) == 1 else plural}")
     return "; ".join(told) + "."
