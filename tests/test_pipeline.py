@@ -116,6 +116,14 @@ def test_tracking_again_and_from_nothing_gives_the_same_runs(project: Path) -> N
     assert finished_runs(project) == before
 
 
+def test_a_clone_without_a_store_gets_one(project: Path) -> None:
+    before = finished_runs(project)
+    (project / "mlflow.db").unlink()
+    (project / ".atelier/tracked.json").unlink()
+    run(project, "-m", "dvc", "repro", "--single-item", "track")
+    assert finished_runs(project) == before
+
+
 def test_rewording_a_claim_retrains_nothing(project: Path) -> None:
     edit(project, "A hidden layer helps", "One hidden layer helps")
     out = run(project, "-m", "dvc", "repro", "report@tiny").stdout

@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from atelier import outputs, paths
 from atelier.errors import AtelierError, nearest
-from atelier.files import read_json
+from atelier.files import read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Point = tuple[str, float | None, int]  # metric, value, step; a value that is missing is not logged
 EVERY = 2.0  # seconds between two looks of --follow
 SILENT = 3600.0  # seconds without a line after which an unfinished job counts as dead
+MARK = ".atelier/tracked.json"  # the track stage's only output: a clone, which has no store, has no mark either
 REPORT = ("metrics.json", "curves.csv", "claims.json", "index.md")  # every report has these
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -67,13 +68,17 @@ def main(follow: bool = False, study: str | None = None) -> None:
     """
     if follow:
         return _follow(study)
-    known = _studies(outputs.recorded(paths.root()))
+    stages = outputs.recorded(paths.root())
+    known = _studies(stages)
     if study is not None and study not in known:
         raise AtelierError(f"{paths.report(study)}: no report of this study to track; {nearest(study, known)}")
     with store() as client:
         for name, outcome in mirror(client, study).items():
             print(f"{name}: {outcome}")
         _drop_live(client, keep={job.key for job in _jobs() if job.running})
+    if study is None:
+        keys = {name: _digest(outputs.made_by(outputs.behind(stages, name))) for name in known}
+        write_json(paths.root() / MARK, keys)
 
 
 def ui(port: int = 5000) -> None:
