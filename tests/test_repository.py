@@ -1,0 +1,68 @@
+"""What the repository says of itself is true: commands, files and versions that its pages name are there."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from atelier import __main__ as command_line
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_the_make_targets_that_are_named_exist():
+    pages = README + (ROOT / ".github/workflows/ci.yml").read_text()
+    named = set(re.findall(r"(?:^|`|run: )make ([a-z]+)", pages, re.MULTILINE))
+    assert {"run", "verify", "study", "test"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+
+
+def test_the_commands_that_are_named_exist():
+    known = command_line._parser().commands
+    named = set(re.findall(r"(?:`|-m )atelier ([a-z_]+)", README + MAKEFILE + (ROOT / "dvc.yaml").read_text()))
+    assert {"track", "trace", "train"} <= named
+    assert named <= set(known)
+
+
+def test_every_module_stands_in_the_readme_and_every_name_there_exists():
+    tree = README.split("src/atelier/\n")[1].split("tests/")[0]
+    named = set(re.findall(r"([a-z_]+\.py)", tree))
+    folders = set(re.findall(r"^  ([a-z]+)/", tree, re.MULTILINE))
+    package = ROOT / "src/atelier"
+    assert named == {file.name for file in package.glob("*.py")} - {"__init__.py", "errors.py"}
+    assert folders == {file.parent.name for file in package.glob("*/__init__.py")}
+
+
+def test_pictures_and_links_of_the_readme_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_file_that_a_stage_depends_on_exists():
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    for stage in stages.values():
+        for path in stage.get("do", stage)["deps"]:
+            assert "$" in path or path.startswith("reports/") or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("package", ["numpy", "scikit-learn", "scipy", "torch", "torchvision"])
+def test_the_compute_lock_is_part_of_the_whole_lock_and_installed(package):
+    assert pins("compute.lock")[package] == pins("requirements.lock")[package]
+    assert version(package).split("+")[0] == pins("compute.lock")[package]
+
+
+@pytest.mark.parametrize("library, home", [("mlflow", "track.py"), ("torchvision", "vision.py")])
+def test_a_library_is_imported_in_its_one_place(library, home):
+    users = [file.name for file in SOURCES if re.search(rf"^\s*(import|from) {library}\b", file.read_text(), re.M)]
+    assert set(users) <= {home}
