@@ -6,8 +6,32 @@ from pathlib import Path
 import numpy as np
 
 from atelier import files
+from atelier.data.items import Items
+from atelier.fit import first_of_each_class
 
 Row = tuple[str, np.ndarray, list[str]]  # label, items (n, *shape) in [0, 1], a caption for each item or none
+
+
+def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:
+    """A row of the items that a model got wrong with most confidence, each under its class and the predicted one.
+
+    answers: log-probabilities (n, classes).
+    """
+    y, predicted = test.y.numpy(), answers.argmax(1)
+    wrong = np.flatnonzero(predicted != y)
+    worst = wrong[np.argsort(-answers[wrong].max(1), kind="stable")][:count]
+    captions = [f"{classes[y[i]]}\nas {classes[predicted[i]]}" for i in worst]
+    return [("surest mistakes", test.x.numpy()[worst], captions)]
+
+
+def reconstructions(seen: Items, rebuilt: np.ndarray, snapshots: Path) -> list[Row]:
+    """One item of each class: as it is, as the model sees it, as it was rebuilt at snapshot epochs and at the end."""
+    chosen = first_of_each_class(seen.y)
+    rows = [("clean", seen.clean[chosen].numpy(), []), ("input", seen.x[chosen].numpy(), [])]
+    if snapshots.exists():
+        with np.load(snapshots) as shots:
+            rows += [(f"epoch {epoch}", shots[epoch] / 255, []) for epoch in sorted(shots, key=int)]
+    return [*rows, ("at the end", rebuilt, [])]
 
 
 def examples(path: Path, by_model: dict[str, list[Row]]) -> None:

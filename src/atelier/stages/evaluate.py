@@ -4,19 +4,16 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from atelier import checkpoint, cost, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
-from atelier.data.items import Items, items
+from atelier.data.items import items
 from atelier.data.store import Store
 from atelier.fanout import fan_out
 from atelier.fit import first_of_each_class
 from atelier.params import Params, TrainNoise, load
-from atelier.pictures import Row
 
 HEADLINES = ("test.accuracy", "test.f1_macro", "test.nll", "test.mae")
 CURVE = ("loss", "accuracy", "accuracy_rounded", "mae", "mse")
@@ -86,28 +83,11 @@ def judge(candidate: Candidate) -> dict[str, Any]:
     if classifies:
         y = test.y.numpy()
         found |= {"confusion": metrics.confusion(answers, y), "per_class": metrics.per_class(answers, y)}
-        return found | {"examples": mistakes(test, answers, store.classes)}
+        return found | {"examples": pictures.mistakes(test, answers, store.classes)}
     split = "validation" if hold_out else "test"  # of which training took its snapshots
-    return found | {"examples": reconstructions(folder, model, items(store, split, trained_on, hold_out))}
-
-
-def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:
-    """A row of the items that the model got wrong with most confidence, each under its class and the predicted one."""
-    y, predicted = test.y.numpy(), answers.argmax(1)
-    wrong = np.flatnonzero(predicted != y)
-    worst = wrong[np.argsort(-answers[wrong].max(1), kind="stable")][:count]
-    captions = [f"{classes[y[i]]}\nas {classes[predicted[i]]}" for i in worst]
-    return [("surest mistakes", test.x.numpy()[worst], captions)]
-
-
-def reconstructions(folder: Path, model: nn.Module, seen: Items) -> list[Row]:
-    """One item of each class: as it is, as the model sees it, as it was rebuilt at snapshot epochs and at the end."""
-    chosen = first_of_each_class(seen.y)
-    rows = [("clean", seen.clean[chosen].numpy(), []), ("input", seen.x[chosen].numpy(), [])]
-    if (folder / "snapshots.npz").exists():
-        with np.load(folder / "snapshots.npz") as shots:
-            rows += [(f"epoch {epoch}", shots[epoch] / 255, []) for epoch in sorted(shots, key=int)]
-    return [*rows, ("at the end", evaluation.answer(model, seen.x[chosen]), [])]
+    seen = items(store, split, trained_on, hold_out)
+    rebuilt = evaluation.answer(model, seen.x[first_of_each_class(seen.y)])
+    return found | {"examples": pictures.reconstructions(seen, rebuilt, folder / "snapshots.npz")}
 
 
 def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], floors: dict[str, Any]) -> None:
