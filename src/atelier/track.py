@@ -84,7 +84,8 @@ def main(follow: bool = False, study: str | None = None) -> None:
 def ui(port: int = 5000) -> None:
     """Mirror, then become MLflow's own server for the store, on this machine only."""
     main()
-    print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    # Without the last part MLflow opens on its pages for language models.
+    print(f"MLflow: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", _uri(_database()), "--default-artifact-root", str(paths.home() / "mlartifacts")]
     # Its job executor would start a dozen more processes for features that nothing here uses.

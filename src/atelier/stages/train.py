@@ -19,6 +19,8 @@ def main(study: str) -> None:
         for name in RESULT:
             if (job.folder / name).exists():
                 files.write_bytes(paths.model(study, job.model, job.seed) / name, (job.folder / name).read_bytes())
-    seconds = {"train": round(time.monotonic() - started, 2)} if trained else {}
+    distinct = len({job.key for job in wanted})
+    # A run that reused jobs says nothing of how long the study takes.
+    seconds = {"train": round(time.monotonic() - started, 2)} if trained == distinct else {}
     timings.update(paths.timings(study), [jobs.result(job) for job in wanted], stages=seconds)
-    print(f"train {study}: {trained} of {len({job.key for job in wanted})} jobs trained, the others reused")
+    print(f"train {study}: {trained} of {distinct} jobs trained, the others reused")
