@@ -147,7 +147,9 @@ def test_metrics_plots_and_experiments_work_as_dvc_users_expect(project: Path) -
     assert '"field": "model"' in page and "curves_csv" in page
     run(project, "-m", "dvc", "exp", "run", "--temp", "-S", "studies.tiny.train.epochs=2", "report@tiny")
     table = json.loads(run(project, "-m", "dvc", "exp", "show", "--json").stdout)
-    assert "epochs: 2" in json.dumps(table).replace('"', "") or '"epochs": 2' in json.dumps(table)
+    revisions = [rev for row in table for experiment in row["experiments"] or [] for rev in experiment["revs"]]
+    trained = [rev["data"]["params"]["params.yaml"]["data"]["studies"]["tiny"]["train"] for rev in revisions]
+    assert [recipe["epochs"] for recipe in trained] == [2]
 
 
 def test_bad_parameters_stop_before_anything_is_lost(project: Path) -> None:

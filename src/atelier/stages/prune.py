@@ -89,7 +89,7 @@ def main(study: str) -> None:
     _write(study, sorted(records, key=lambda r: (*_way(r), r["recovery"], entry.seed_list.index(r["seed"]))))
     timed = [point for point in points if point.job or not point.level]
     durations = [point.name | {"train_s": _seconds(point.job)} | found[point.folder][1] for point in timed]
-    spent = {"prune": round(time.monotonic() - started, 2)} if trained else {}
+    spent = {"prune": round(time.monotonic() - started, 2)} if trained == expected else {}
     timings.update(paths.timings(study), [], pruning=durations, stages=spent)
     print(f"prune {study}: {trained} of {expected} jobs trained, the others reused; {len(points)} points")
 
