@@ -19,14 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
 from atelier import noise
 from atelier.data import formats, overview, sources
+from atelier.data.items import Pixels, items
 from atelier.data.splits import hold_out
-from atelier.data.store import Store, quantise
+from atelier.data.store import Store, as_pixels, quantise
 from atelier.errors import AtelierError
 from atelier.stages import add_noise, download
 
@@ -659,12 +661,34 @@ def test_what_is_not_stored_is_named_with_the_nearest(digits):
     assert "did you mean test?" in error_of(store.split, "tst")
 
 
-def test_the_digest_follows_the_content(digits, broken):
-    assert Store(broken).digest == Store(digits / "data/noisy/digits").digest
-    about = json.loads((broken / "about.json").read_text())
-    about["files"]["test.npz"] = "0" * 64
-    (broken / "about.json").write_text(json.dumps(about))
-    assert Store(broken).digest != Store(digits / "data/noisy/digits").digest
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_pixels_are_the_stored_values_wherever_they_are_read(data):
+    n, scale = data.draw(st.integers(1, 12)), data.draw(st.sampled_from([1.0, 16.0, 255.0]))
+    stored = torch.from_numpy(np.random.default_rng(n).integers(0, 256, (n, 2, 3), np.uint8))
+    some = data.draw(st.none() | st.lists(st.integers(0, n - 1)))
+    pixels = Pixels(stored, scale, None if some is None else torch.tensor(some, dtype=torch.int64))
+    expected = as_pixels(stored.numpy() if some is None else stored.numpy()[some], scale)
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n))))
+    assert len(pixels) == len(expected)
+    np.testing.assert_array_equal(pixels[start:stop].numpy(), expected[start:stop], strict=True)
+    np.testing.assert_array_equal(np.concatenate([expected[:0], *pixels.split(5)]), expected, strict=True)
+    picked = data.draw(st.lists(st.integers(0, len(expected) - 1))) if len(expected) else []
+    np.testing.assert_array_equal(pixels[torch.tensor(picked, dtype=torch.int64)].numpy(), expected[picked])
+    np.testing.assert_array_equal(pixels[picked].numpy(), expected[picked])
+
+
+def test_items_are_mapped_from_the_file_and_not_copied(broken):
+    """Workers that train on the same split share its memory; what one does to its tensors never reaches the file."""
+    store, before = Store(broken), (broken / "train.npz").read_bytes()
+    for held in (False, True):
+        seen = items(store, "train", None, held)
+        mapped = store.stored("train", hold_out=held).x
+        assert isinstance(mapped.base, np.memmap) and not mapped.flags.owndata
+        assert seen.x.stored.data_ptr() == mapped.ctypes.data
+    seen.x.stored.zero_()
+    assert not mapped.any() and (broken / "train.npz").read_bytes() == before
+    assert Store(broken).split("train")[0].any()
 
 
 def test_a_store_of_floats_is_read_with_its_scale(tmp_path):

@@ -79,8 +79,8 @@ def text(old: str, new: str) -> str:
 # What is said opens the message; where it has " ... ", more may stand.
 CHANGES: list[tuple[str, Any, str]] = [
     # unknown keys, at every depth
-    ("workrs", 2, "{} is not a known key; did you mean workers? (compute, datasets, noise, studies, workers)"),
-    ("mirror", "/data", "{} is not a known key; (compute, datasets, noise, studies, workers)"),
+    ("workrs", 2, "{} is not a known key; did you mean workers? (cluster, compute, datasets, noise, studies, workers)"),
+    ("mirror", "/data", "{} is not a known key; (cluster, compute, datasets, noise, studies, workers)"),
     ("compute.thread", 2, "{} is not a known key; did you mean threads?"),
     ("datasets.digits.tset", 2, "{} is not a known key; did you mean test?"),
     ("noise.gausian", [0.2], "{} is not a known key; did you mean gaussian?"),
@@ -129,6 +129,17 @@ CHANGES: list[tuple[str, Any, str]] = [
     # numbers
     ("workers", True, "{} is true; give a whole number"),
     ("workers", -1, "{} is -1; give 1 or more"),
+    ("cluster", 8786, "{} is 8786; give text, in quotes"),
+    ("cluster", "", '{} is ""; give the address of a Dask scheduler, as in tcp://host:8786, or null'),
+    ("cluster", "host:8786", '{} is "host:8786"; give the address of a Dask scheduler'),
+    ("cluster", "http://host:8786", '{} is "http://host:8786"; give the address'),
+    ("cluster", "tcp://host", '{} is "tcp://host"; give the address'),
+    ("cluster", "tcp://:8786", '{} is "tcp://:8786"; give the address'),
+    ("cluster", "tcp://host:0", '{} is "tcp://host:0"; give the address'),
+    ("cluster", "tcp://host:65536", '{} is "tcp://host:65536"; give the address'),
+    ("cluster", "tcp://host:8786/x", '{} is "tcp://host:8786/x"; give the address'),
+    ("cluster", "tcp://[::1:8786", '{} is "tcp://[::1:8786"; give the address'),
+    ("cluster", "tcp://host:8786\n", '{} is "tcp://host:8786\\n"; give the address'),
     ("workers", ["x" * 1000], '{} is ["xxx ... xxx...; give a whole number'),
     ("compute.threads", 0, "{} is 0; give 1 or more"),
     ("datasets.mnist.validation", 0, "{} is 0; give 1 or more"),
@@ -445,6 +456,20 @@ def test_parameters_cannot_be_changed(tmp_path):
         assert table == before
     study.models["dense"].settings.clear()  # a copy
     assert study.models["dense"].settings
+
+
+@pytest.mark.parametrize(
+    "address", [None, "tcp://host:8786", "tcp://10.0.0.2:1", "tls://a-b.c_d:65535", "tcp://[::1]:80"]
+)
+def test_the_jobs_stay_here_or_go_to_a_scheduler(address, tmp_path):
+    assert load(written(tmp_path, VALID)).cluster is None
+    assert load(written(tmp_path, changed("cluster", address))).cluster == address
+
+
+def test_no_stage_depends_on_who_does_its_jobs():
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    named = {key.split(".")[0] for stage in stages.values() for key in stage.get("do", stage).get("params", [])}
+    assert named == {"compute", "datasets", "noise", "studies"}
 
 
 def test_parameters_travel_to_worker_processes(tmp_path):

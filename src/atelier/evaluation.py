@@ -31,7 +31,7 @@ def judge(model: nn.Module, seen: Items) -> dict[str, float]:
         return {}
     if hasattr(model, "classify"):
         return metrics.classification(found, seen.y.cpu().numpy())
-    return metrics.reconstruction(found, seen.clean.cpu().numpy())
+    return metrics.reconstruction(found, seen.clean[:].cpu().numpy())
 
 
 def judge_everywhere(

@@ -1,16 +1,19 @@
-"""Runs independent jobs on worker processes, shows how far each is, and lets the others finish when one fails."""
+"""Runs independent jobs on worker processes or a Dask cluster; shows progress; when one fails, the others finish."""
 
 import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from atelier import cpu
 from atelier.errors import AtelierError
 
 Progress = tuple[int, int]  # done, of
 SECONDS_BETWEEN_LINES = 2.0  # where there is no terminal to draw bars on
+WORTH_SHARING = 50e6  # bytes: jobs that read fewer take less time than processes that have to import torch first
 
 
 def fan_out(
@@ -18,27 +21,39 @@ def fan_out(
     jobs: Sequence[Any],
     *,
     workers: int,
+    cluster: str | None = None,
     threads: int,
     title: str,
+    reads: float = float("inf"),
     progress: Callable[[Any], Progress | None] = lambda job: None,
 ) -> list[Any]:
     """call(job) for every job, results in the order of jobs. str(job) names a job, progress(job) says how far it is.
 
     Each job runs with `threads` threads; workers x threads never exceeds the cores: that is slower than waiting.
-    With one worker the jobs run in this process. Raises AtelierError naming the failed jobs once all have ended.
+    With one worker, or if all of them read few bytes (`reads`), they run in this process. `cluster` is the address of a
+    Dask scheduler to which they go instead; its workers see the same files and have the same packages and code.
+    Raises AtelierError naming the failed jobs once all have ended, or soon if the cluster does not answer.
     """
     if not jobs:
         return []
     workers = max(1, min(workers, len(jobs), cores() // threads))
-    numbered = ((_guarded, (call, number, job, threads, os.getpid()), {}) for number, job in enumerate(jobs))
+    if reads < WORTH_SHARING:
+        workers, cluster = 1, None
+    tasks = ((call, number, job, threads) for number, job in enumerate(jobs))
+    if cluster:
+        from atelier.cluster import on_cluster
+
+        outcomes = on_cluster(tasks, cluster)
+    else:
+        outcomes = _here(tasks, workers, threads)
     results: list[Any] = [None] * len(jobs)
     failures: list[str] = []
     with _Display(title, jobs, progress) as display:
-        for number, value, failure in _outcomes(numbered, workers, threads):
+        for number, value, failure, trace in outcomes:
             results[number] = value
             if failure:
                 failures.append(f"{jobs[number]}: {failure}")
-            display.ended(jobs[number], failure)
+            display.ended(jobs[number], failure, trace)
     if failures:
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
         raise AtelierError(f"{title}: {len(failures)} of {len(jobs)} jobs failed: {'; '.join(failures[:3])}{more}")
@@ -50,18 +65,38 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _outcomes(tasks: Iterable[tuple], workers: int, threads: int) -> Iterator[tuple[int, Any, str | None]]:
+class Outcome(NamedTuple):
+    """Of a job, by its number: what it gave, or why it failed and, where that was not foreseen, the trace."""
+
+    number: int
+    value: Any = None
+    failure: str | None = None
+    trace: str = ""
+
+
+def run_one(call: Callable, number: int, job: Any, threads: int) -> Outcome:
+    """call(job) in this process, with its threads; errors become part of the outcome."""
+    try:
+        with cpu.settled(threads):
+            return Outcome(number, call(job))
+    except AtelierError as error:
+        return Outcome(number, failure=str(error))
+    except Exception as error:  # one job's fault must not take the others along; it is told at the end
+        return Outcome(number, failure=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+
+
+def _here(tasks: Iterable[tuple], workers: int, threads: int) -> Iterator[Outcome]:
     if workers == 1:
-        for function, arguments, _ in tasks:
-            yield function(*arguments)
+        yield from (run_one(*task) for task in tasks)
         return
-    from joblib import Parallel, parallel_config
+    from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     with parallel_config(backend="loky", inner_max_num_threads=threads):
+        # One job at a time is handed out, so that long and short jobs even out.
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
         try:
-            # One job at a time is handed out, so that long and short jobs even out.
-            yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(tasks)
+            yield from parallel(delayed(_in_a_worker)(os.getpid(), *task) for task in tasks)
         except BrokenProcessPool:
             raise AtelierError(
                 "a worker process was killed (is memory short? lower workers in params.yaml); run the same command "
@@ -69,23 +104,9 @@ def _outcomes(tasks: Iterable[tuple], workers: int, threads: int) -> Iterator[tu
             ) from None
 
 
-def _guarded(call: Callable, number: int, job: Any, threads: int, parent: int) -> tuple[int, Any, str | None]:
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(threads)
-    if os.getpid() != parent:
-        _end_with(parent)
-    try:
-        with threadpool_limits(threads):
-            return number, call(job), None
-    except AtelierError as error:
-        return number, None, str(error)
-    except Exception as error:  # one job's fault must not take the others along; it is told at the end
-        import traceback
-
-        traceback.print_exc()
-        return number, None, f"{type(error).__name__}: {error}"
+def _in_a_worker(parent: int, *task: Any) -> Outcome:
+    _end_with(parent)
+    return run_one(*task)
 
 
 def _end_with(parent: int) -> None:
@@ -133,7 +154,8 @@ class _Display:
             self.thread.join()
             self.bars.stop()
 
-    def ended(self, job: Any, failure: str | None) -> None:
+    def ended(self, job: Any, failure: str | None, trace: str) -> None:
+        print(trace, end="", file=sys.stderr, flush=True)
         self.ended_count += 1
         with self.lock:
             self.waiting.remove(job)

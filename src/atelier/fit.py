@@ -4,7 +4,7 @@ Everything random in epoch e follows from (seed, e), so training can stop after 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atelier import noise
-from atelier.data.items import Items
+from atelier.augment import augment
+from atelier.data.items import Items, Pixels, Rows
 from atelier.errors import AtelierError
 from atelier.optim import schedule_factor
 from atelier.params import Recipe
 
+AUGMENT = 1  # sets the generator of augmentation apart from that of the order, which has no third number
 ROWS = 2000  # rows evaluated at once: fits the cache, and is fixed because sums depend on it
 
 
@@ -54,9 +56,18 @@ def fit(
     held_out: the split that curves show beside train ("validation" or "test") and its items; early stopping needs
     "validation". after_epoch sees the state of every epoch, the first one before any training (epoch 0).
 
-    Raises Diverged, naming epoch and step, at the first loss that is not finite.
+    Raises Diverged at the end of the first epoch with a loss that is not finite, naming epoch and step.
     """
     optimizers = model.optimizers()
+    if recipe.chunk and len(optimizers) > 1:
+        raise AtelierError("chunk needs a family with one optimizer: later losses depend on earlier steps; drop chunk")
+    if recipe.augment:
+        if wants_clean(model):
+            raise AtelierError("augment needs a family that learns labels: here the target is the item; drop augment")
+        try:
+            augment(train.x[:1], np.random.default_rng(0), **recipe.augment.model_dump())
+        except ValueError as error:
+            raise AtelierError(str(error)) from None
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -88,54 +99,57 @@ def _epoch(
     """One pass over the items; the means of what `losses` yields, as they ran."""
     torch.manual_seed(_mixed(seed, epoch))
     model.train()
+    x, target = train.x, train.clean if wants_clean(model) else train.y
     if recipe.noise and recipe.noise.draw == "fresh":
-        drawn = noise.draw(train.clean.cpu().numpy(), recipe.noise.kind, recipe.noise.level, seed=seed, epoch=epoch)
-        train = Items(torch.from_numpy(drawn).to(train.clean.device), train.clean, train.y)
-    target = train.clean if wants_clean(model) else train.y
+        drawn = noise.draw(train.clean[:].cpu().numpy(), recipe.noise.kind, recipe.noise.level, seed=seed, epoch=epoch)
+        x = Pixels(torch.from_numpy(drawn).to(train.y.device))
     size = len(train) if recipe.batch == "full" else min(recipe.batch, len(train))
     steps = math.ceil(len(train) / size)
-    totals: dict[str, float] = {}
-    for step, (x, y) in enumerate(_batches(train.x, target, size, seed, epoch)):
+    rng = np.random.default_rng([seed, epoch, AUGMENT])
+
+    def load(rows: Rows) -> tuple[Tensor, Tensor]:
+        inputs = augment(x[rows], rng, **recipe.augment.model_dump()) if recipe.augment else x[rows]
+        return inputs, target[rows]
+
+    losses = []
+    for step, rows in enumerate(_batches(len(train), size, seed, epoch)):
         factor = schedule_factor(recipe.schedule, (epoch + step / steps) / recipe.epochs)
-        losses = _step(model, recipe, optimizers, x, y, factor)
-        for name, value in losses.items():
-            if name.split("-")[0] == "loss" and not math.isfinite(value):
-                where = f"epoch {epoch + 1}, step {step + 1} of {steps}"
-                raise Diverged(f"{name} is {value} at {where}; try a lower lr or clip")
-            totals[name] = totals.get(name, 0.0) + value * len(x) / len(train)
-    return totals
+        losses.append(_step(model, recipe, optimizers, rows, load, factor))
+    return _means(losses, size, len(train), epoch)
 
 
-def _batches(x: Tensor, y: Tensor, size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Full batch: the tensors as they are. Mini-batches: one gather an epoch in fresh order; the last may be short."""
-    if size < len(x):
-        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(x))).to(x.device)
-        x, y = x[order], y[order]
-    return zip(x.split(size), y.split(size), strict=True)
+def _batches(n: int, size: int, seed: int, epoch: int) -> Iterable[Rows]:
+    """Positions of n items: all in their order for a full batch; else in fresh order, the last batch may be short."""
+    if size >= n:
+        return [slice(0, n)]
+    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n)).split(size)
 
 
 def _step(
-    model: nn.Module, recipe: Recipe, optimizers: list[torch.optim.Optimizer], x: Tensor, y: Tensor, factor: float
-) -> dict[str, float]:
+    model: nn.Module,
+    recipe: Recipe,
+    optimizers: list[torch.optim.Optimizer],
+    rows: Rows,
+    load: Callable[[Rows], tuple[Tensor, Tensor]],
+    factor: float,
+) -> dict[str, Tensor]:
     """One step of every optimizer. With `chunk` the gradient is gathered piece by piece: less memory, warmer cache."""
-    pieces = [(x, y)]
-    if recipe.chunk and recipe.chunk < len(x):
-        if len(optimizers) > 1:
-            raise AtelierError(
-                "chunk needs a family with one optimizer: later losses depend on earlier steps; drop chunk"
-            )
-        pieces = list(zip(x.split(recipe.chunk), y.split(recipe.chunk), strict=True))
+    n = rows.stop if isinstance(rows, slice) else len(rows)
+    size = min(recipe.chunk or n, n)
     totals: dict[str, Tensor] = {}
-    for piece, (px, py) in enumerate(pieces):
-        share = len(px) / len(x)
-        for index, (optimizer, out) in enumerate(zip(optimizers, model.losses(px, py), strict=True)):
-            if piece == 0:
+    for start in range(0, n, size):
+        x, y = load(slice(start, min(start + size, n)) if isinstance(rows, slice) else rows[start : start + size])
+        share = len(x) / n
+        losses = _in_precision(recipe.precision, x.device.type, model.losses(x, y))
+        for index, (optimizer, out) in enumerate(zip(optimizers, losses, strict=True)):
+            if start == 0:
                 optimizer.zero_grad()
             (out["loss"] * share if share < 1 else out["loss"]).backward()
             for name, value in out.items():
                 key = name if index == 0 else f"{name}-{index + 1}"
-                totals[key] = totals.get(key, 0.0) + value.detach() * share
-            if piece == len(pieces) - 1:
+                value = value.detach() * share if share < 1 else value.detach()
+                totals[key] = totals[key] + value if key in totals else value
+            if start + size >= n:
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
                 if recipe.clip:
@@ -144,7 +158,32 @@ def _step(
                 optimizer.step()
     if hasattr(model, "after_step"):
         model.after_step()
-    return {name: float(value) for name, value in totals.items()}
+    return totals
+
+
+def _in_precision(precision: str, device: str, losses: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """The same losses; with bf16, products and convolutions on the way to each are computed in bfloat16 (autocast)."""
+    if precision == "fp32":
+        yield from losses
+    while precision == "bf16":
+        with torch.autocast(device, torch.bfloat16):
+            out = next(losses, None)
+        if out is None:
+            return
+        yield out
+
+
+def _means(losses: list[dict[str, Tensor]], size: int, n: int, epoch: int) -> dict[str, float]:
+    """Means over items of what the steps of an epoch logged, read from the device once."""
+    weights = torch.full((len(losses),), size / n, dtype=torch.float64)
+    weights[-1] = (n - size * (len(losses) - 1)) / n
+    found = {name: torch.stack([step[name] for step in losses]).double().cpu() for name in losses[0]}
+    for name, values in found.items():
+        if name.split("-")[0] == "loss" and not values.isfinite().all():
+            step = int((~values.isfinite()).nonzero()[0])
+            where = f"epoch {epoch + 1}, step {step + 1} of {len(losses)}"
+            raise Diverged(f"{name} is {float(values[step])} at {where}; try a lower lr or clip")
+    return {name: float(values @ weights) for name, values in found.items()}
 
 
 def wants_clean(model: nn.Module) -> bool:
@@ -159,23 +198,25 @@ def measure(model: nn.Module, items: Items) -> dict[str, float]:
     accuracy_rounded is the mean of round(p) == onehot over items and classes, as two of the documents compute it.
     """
     model.eval()
-    totals: dict[str, float] = {}
-    for x, clean, y in zip(items.x.split(ROWS), items.clean.split(ROWS), items.y.split(ROWS), strict=True):
-        found = {}
-        if hasattr(model, "classify"):
-            logits = model.classify(x).float()
+    totals: dict[str, Tensor] = {}
+    judged = next((way for way in ("classify", "reconstruct") if hasattr(model, way)), None)
+    for start in range(0, len(items) if judged else 0, ROWS):
+        rows = slice(start, start + ROWS)
+        x, y, found = items.x[rows], items.y[rows], {}
+        if judged == "classify":
+            logits = model.classify(x)
             probabilities = logits.softmax(1)
             rounded = (probabilities.round() == F.one_hot(y, logits.shape[1])).float().mean(1)
             found["loss"] = F.cross_entropy(logits, y, reduction="sum")
             found["accuracy"] = (logits.argmax(1) == y).sum()
             found["accuracy_rounded"] = rounded.sum()
-        elif hasattr(model, "reconstruct"):
-            error = (model.reconstruct(x) - clean).flatten(1)
+        else:
+            error = (model.reconstruct(x) - items.clean[rows]).flatten(1)
             found["loss"] = found["mae"] = error.abs().mean(1).sum()
             found["mse"] = error.square().mean(1).sum()
         for name, value in found.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-    return {name: total / len(items) for name, total in totals.items()}
+            totals[name] = totals.get(name, 0.0) + value.double()
+    return {name: float(total) / len(items) for name, total in totals.items()}
 
 
 def _evaluate(model: nn.Module, recipe: Recipe, state: State, train: Items, held_out: tuple[str, Items]) -> None:

@@ -13,7 +13,7 @@ import math
 import platform
 import time
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,19 +112,20 @@ def train(job: Job) -> bool:
         return True
 
 
-def train_all(jobs: list[Job], workers: int, title: str) -> int:
+def train_all(jobs: list[Job], params: Params, title: str) -> int:
     """Train the jobs on worker processes, each content once; gives the number that this call trained."""
     from atelier.fanout import fan_out
 
-    distinct = list({job.key: job for job in jobs}.values())
+    # Where device is auto, a cluster's machines do as this one would, which the key speaks of.
+    settled = params.compute.model_copy(update={"device": device(params.compute)})
+    distinct = list({job.key: job for job in (replace(job, compute=settled) for job in jobs)}.values())
     waiting = [job for job in distinct if not finished(job)]
     if len(waiting) < len(distinct):
         print(
             f"{title}: {len(distinct) - len(waiting)} of {len(distinct)} jobs reused, {len(waiting)} to train",
             flush=True,
         )
-    threads = jobs[0].compute.threads
-    return sum(fan_out(train, waiting, workers=workers, threads=threads, title=title, progress=progress))
+    return sum(fan_out(train, waiting, title=title, progress=progress, **params.crew))
 
 
 def progress(job: Job) -> tuple[int, int] | None:
@@ -152,7 +153,7 @@ def device(compute: Compute) -> str:
 @functools.cache
 def code_digest(family: str) -> str:
     """Digest of the modules of this package that training this family runs, comments and docstrings left out."""
-    waiting, seen = [f"atelier.families.{family.replace('-', '_')}", "atelier.fit"], {}
+    waiting, seen = [f"atelier.families.{family.replace('-', '_')}", "atelier.fit", "atelier.cpu"], {}
     while waiting:
         module = waiting.pop()
         spec = None if module in seen or module in NOT_ARITHMETIC else find_spec(module)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,6 +41,13 @@ def _line(text: str) -> str:
     if not line or not line.isprintable():
         raise ValueError("give text that can be printed")
     return line
+
+
+def _scheduler(text: str) -> str:
+    found = re.fullmatch(r"(tcp|tls)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text)
+    if not found or not 0 < int(found[3]) < 2**16:
+        raise ValueError("give the address of a Dask scheduler, as in tcp://host:8786, or null")
+    return text
 
 
 def _rising(values: tuple) -> tuple:
@@ -113,10 +121,19 @@ class TrainNoise(Strict):
         return self
 
 
+class Augment(Strict):
+    """Random changes of the images of a batch: mirrored, moved by up to `shift` pixels, erased in part at this rate."""
+
+    flip: bool = False
+    shift: Annotated[int, Field(ge=0)] = 0
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class Recipe(Strict):
     """How a model is trained.
 
     batch: full is one step an epoch; chunk bounds the rows held at once and leaves the gradient as it is.
+    precision: bf16 multiplies in bfloat16 (autocast) and keeps weights, losses and evaluation in float32.
     snapshots: the epochs whose reconstructions are kept; 0 is before training.
     """
 
@@ -133,6 +150,8 @@ class Recipe(Strict):
     patience: Count | None = None
     evaluate_every: Count = 1
     noise: TrainNoise | None = None
+    augment: Augment | None = None
+    precision: Literal["bf16", "fp32"] = "fp32"
     snapshots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(strict.once)] = ()
 
     @model_validator(mode="after")
@@ -287,10 +306,16 @@ class Study(Strict):
 
 class Params(Strict):
     workers: Count = 1
+    cluster: Annotated[str, AfterValidator(_scheduler)] | None = None
     compute: Compute
     datasets: FilledTable[Annotated[str, AfterValidator(_source)], Dataset]
     noise: Noise
     studies: FilledTable[Name, Study]
+
+    @property
+    def crew(self) -> dict[str, Any]:
+        """Who does the jobs, as keywords of fan_out."""
+        return {"workers": self.workers, "cluster": self.cluster, "threads": self.compute.threads}
 
     def study(self, name: str) -> Study:
         if name not in self.studies:

@@ -21,7 +21,7 @@ def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 
     wrong = np.flatnonzero(predicted != y)
     worst = wrong[np.argsort(-answers[wrong].max(1), kind="stable")][:count]
     captions = [f"{classes[y[i]]}\nas {classes[predicted[i]]}" for i in worst]
-    return [("surest mistakes", test.x.numpy()[worst], captions)]
+    return [("surest mistakes", test.x[worst].numpy(), captions)]
 
 
 def reconstructions(seen: Items, rebuilt: np.ndarray, snapshots: Path) -> list[Row]:

@@ -86,7 +86,7 @@ class Model(nn.Module):
             h = self.activation(F.max_pool2d(layer(h), 2) if self.conv else layer(h))
         for layer in self.decode[:-1]:
             h = self.activation(layer(h))
-        h = self.decode[-1](h).sigmoid()
+        h = self.decode[-1](h).to(x.dtype).sigmoid()  # in bf16 it would lose pixels' last digits
         return self._cropped(h) if self.conv else h.view(x.shape)
 
     def optimizers(self) -> list[TorchOptimizer]:

@@ -17,7 +17,6 @@ from atelier.params import Params, TrainNoise, load
 
 HEADLINES = ("test.accuracy", "test.f1_macro", "test.nll", "test.mae")
 CURVE = ("loss", "accuracy", "accuracy_rounded", "mae", "mse")
-WORTH_WORKERS = 50e6  # bytes to be judged: fewer take less time than starting processes that import torch
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,13 @@ def main(study: str) -> None:
     candidates = [Candidate(job, corruptions) for job in jobs.of_study(params, study)]
     store = Store(paths.noisy(entry.dataset))
     size = len(candidates) * sum(file.stat().st_size for file in store.folder.iterdir())
-    workers, threads = params.workers if size > WORTH_WORKERS else 1, params.compute.threads
-    found = fan_out(judge, candidates, workers=workers, threads=threads, title=f"evaluate {study}")
+    found = fan_out(judge, candidates, title=f"evaluate {study}", reads=size, **params.crew)
     by_model = {
         name: [f for c, f in zip(candidates, found, strict=True) if c.job.model == name] for name in entry.models
     }
     widths = sorted({run["code_size"] for runs in by_model.values() for run in runs if run["code_size"]})
     simple = partial(floors.floors, store, list(corruptions))
-    limits = fan_out(simple, widths, workers=workers, threads=threads, title=f"floors {study}")
+    limits = fan_out(simple, widths, title=f"floors {study}", reads=size, **params.crew)
     write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
     write_curves(study, by_model)
     write_confusion(study, by_model, store.classes)
@@ -79,7 +77,7 @@ def judge(candidate: Candidate) -> dict[str, Any]:
     answers = evaluation.answer(model, test.x)
     if answers is None:
         return found | {"timing": {}, "examples": []}
-    found["timing"] = {"inference_s_per_1000": round(evaluation.seconds_per_1000(model, test.x), 6)}
+    found["timing"] = {"inference_s_per_1000": round(evaluation.seconds_per_1000(model, test.x[:]), 6)}
     if classifies:
         y = test.y.numpy()
         found |= {"confusion": metrics.confusion(answers, y), "per_class": metrics.per_class(answers, y)}

@@ -80,7 +80,7 @@ def main(study: str) -> None:
     with tempfile.TemporaryDirectory(dir=paths.jobs(), prefix="pruned-") as waiting:
         points, trained, expected = prune(params, study, dense, Path(waiting))
         nets = list({point.folder: point for point in points}.values())  # some nets stand for several points
-        judged = _spread(params, judge, nets, f"judge {study}")
+        judged = fan_out(judge, nets, title=f"judge {study}", **params.crew)
     found = {net.folder: result for net, result in zip(nets, judged, strict=True)}
     keep_tuned(study, points)
     records = [point.name | found[point.folder][0] for point in points]
@@ -128,10 +128,10 @@ def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> t
             for way, step in steps
         ]
         cuts = [replace(cut, folder=waiting / f"{turn}-{number}") for number, cut in enumerate(cuts)]
-        settings = _spread(params, carry_out, cuts, f"cut {study}")
+        settings = fan_out(carry_out, cuts, title=f"cut {study}", **params.crew)
         new = [point for cut, found in zip(cuts, settings, strict=True) for point in recoveries(entry, cut, found)]
         work = [point.job for point in new if point.job]
-        trained += jobs.train_all(work, params.workers, f"prune {study}") if work else 0
+        trained += jobs.train_all(work, params, f"prune {study}") if work else 0
         keys |= {job.key for job in work}
         tuned = {(p.dense, p.criterion, p.schedule, p.level): p.folder for p in new if p.recovery == "finetune"}
         points += [point for point in new if point.recovery in entry.prune.recoveries]
@@ -223,10 +223,6 @@ def keep_tuned(study: str, points: list[Point]) -> None:
             model, spec = checkpoint.load(point.folder)
             place = f"{point.criterion}-{point.schedule}-{point.level:g}"
             checkpoint.save(_folder(study) / point.dense.model / str(point.dense.seed) / place, spec, model)
-
-
-def _spread(params: Params, call: Any, items: list[Any], title: str) -> list[Any]:
-    return fan_out(call, items, workers=params.workers, threads=params.compute.threads, title=title)
 
 
 def _way(record: dict[str, Any]) -> tuple:

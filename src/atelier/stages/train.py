@@ -13,7 +13,7 @@ def main(study: str) -> None:
     started = time.monotonic()
     params = load()
     wanted = jobs.of_study(params, study)
-    trained = jobs.train_all(wanted, params.workers, f"train {study}")
+    trained = jobs.train_all(wanted, params, f"train {study}")
     shutil.rmtree(paths.models(study), ignore_errors=True)
     for job in wanted:
         for name in RESULT:
