@@ -3,12 +3,13 @@ PYTHON ?= python3
 STUDY ?= quickstart
 VENV := .venv
 READY := $(VENV)/ready
+PEERS := .venv-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := true
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run study reproduce verify ui track test lint clean
+.PHONY: help run study reproduce verify ui track bench test lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +35,10 @@ ui: $(READY)  ## bring MLflow up to date and serve it on 127.0.0.1:5000
 track: $(READY)  ## bring MLflow up to date
 	@python -m atelier track
 
+bench: $(READY) $(PEERS)/ready  ## time training against Keras, scikit-learn, Lightning: make bench BENCH=--quick
+	@dvc repro --quiet add_noise@fashion-mnist
+	@python -m bench $(BENCH)
+
 test: $(READY) lint  ## lint and tests
 	@python -m pytest
 
@@ -41,7 +46,7 @@ lint: $(READY)  ## style only
 	@ruff check .
 
 clean:  ## remove everything that can be made again, downloads and models included
-	rm -rf $(VENV) .atelier .dvc/cache .dvc/tmp data/raw data/noisy models/*/ mlflow.db* mlartifacts
+	rm -rf $(VENV) $(PEERS) .atelier .dvc/cache .dvc/tmp data/raw data/noisy models/*/ mlflow.db* mlartifacts
 
 $(READY): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) (once; a few minutes)"
@@ -49,4 +54,10 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(PEERS)/ready: bench/requirements.lock
+	@echo "Setting up $(PEERS) (once; a few minutes): the libraries that training is timed against"
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --requirement bench/requirements.lock
 	@touch $@

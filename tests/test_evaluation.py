@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from atelier import cost, evaluation, families, files, floors, noise, paths, timings
+from atelier import cost, evaluation, families, files, fit, floors, noise, paths, timings
 from atelier.data.items import Items, items
 from atelier.data.store import Store
 from atelier.params import TrainNoise
@@ -107,7 +107,7 @@ def test_answers_do_not_depend_on_how_many_rows_are_asked_at_once(monkeypatch):
     torch.manual_seed(0)
     model, x = families.load("mlp")(SHAPE, CLASSES, hidden=(8,), dropout=(0.5,)), torch.rand(23, *SHAPE)
     whole = evaluation.answer(model.train(), x)
-    monkeypatch.setattr(evaluation, "ROWS", 5)
+    monkeypatch.setattr(fit, "ROWS", 5)
     np.testing.assert_allclose(evaluation.answer(model.train(), x), whole, atol=1e-6)
     assert whole.dtype == np.float64
     np.testing.assert_allclose(np.exp(whole).sum(1), 1, rtol=1e-12)

@@ -14,7 +14,7 @@ from atelier.errors import AtelierError
 
 
 def save(folder: Path, spec: dict[str, Any], model: nn.Module) -> None:
-    """spec: family, shape, classes, settings. The spec comes last: a folder without one holds no model."""
+    """spec: family, shape, classes, settings, cost. The spec comes last: a folder without one holds no model."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content = dump_tensors(tensors)
     files.write_bytes(folder / "weights.safetensors", content)

@@ -30,7 +30,7 @@ ALONE = threading.Lock()  # a process has one seed, one number of threads and on
 
 
 def on_cluster(tasks: Iterable[tuple], address: str) -> Iterator[Outcome]:
-    """The outcomes, as they end, of tasks (call, number, job, threads) done by workers of the scheduler at `address`."""
+    """The outcomes, as they end, of tasks (call, number, job, threads) done by the workers of that scheduler."""
     from concurrent.futures import CancelledError
 
     from joblib import Parallel, delayed, parallel_config

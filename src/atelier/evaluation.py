@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from atelier import metrics
 from atelier.data.items import Items, items
 from atelier.data.store import Store
-from atelier.fit import ROWS
+from atelier.fit import rows_at_once
 from atelier.params import TrainNoise
 
 
@@ -17,10 +17,11 @@ from atelier.params import TrainNoise
 def answer(model: nn.Module, x: Tensor) -> np.ndarray | None:
     """Log-probabilities (n, classes) in float64, or reconstructions (n, *shape), or None if the model does neither."""
     model.eval()
+    size = rows_at_once(model)
     if hasattr(model, "classify"):
-        return torch.cat([model.classify(rows).double().log_softmax(1) for rows in x.split(ROWS)]).cpu().numpy()
+        return torch.cat([model.classify(rows).double().log_softmax(1) for rows in x.split(size)]).cpu().numpy()
     if hasattr(model, "reconstruct"):
-        return torch.cat([model.reconstruct(rows) for rows in x.split(ROWS)]).cpu().numpy()
+        return torch.cat([model.reconstruct(rows) for rows in x.split(size)]).cpu().numpy()
     return None
 
 
@@ -61,7 +62,7 @@ def gaps(found: dict[str, float], trained_on: TrainNoise | None) -> dict[str, fl
 
 
 def seconds_per_1000(model: nn.Module, x: Tensor, repeats: int = 5) -> float:
-    """Median time in seconds to answer 1,000 items in batches of ROWS, after one warm-up."""
+    """Median time in seconds to answer 1,000 items in batches as `answer` makes them, after one warm-up."""
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

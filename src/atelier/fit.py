@@ -21,7 +21,7 @@ from atelier.optim import schedule_factor
 from atelier.params import Recipe
 
 AUGMENT = 1  # sets the generator of augmentation apart from that of the order, which has no third number
-ROWS = 2000  # rows evaluated at once: fits the cache, and is fixed because sums depend on it
+ROWS = 2000  # rows evaluated at once unless the family says `rows`: fixed, because sums depend on it
 
 
 class Diverged(AtelierError):
@@ -191,6 +191,11 @@ def wants_clean(model: nn.Module) -> bool:
     return getattr(model, "target", "label") == "clean"
 
 
+def rows_at_once(model: nn.Module) -> int:
+    """How many rows to evaluate at once: a family whose layers are much larger than an item says fewer, as `rows`."""
+    return getattr(model, "rows", ROWS)
+
+
 @torch.no_grad()
 def measure(model: nn.Module, items: Items) -> dict[str, float]:
     """Means over all items in eval mode: loss and accuracies of a classifier, errors of a reconstruction; else nothing.
@@ -200,8 +205,9 @@ def measure(model: nn.Module, items: Items) -> dict[str, float]:
     model.eval()
     totals: dict[str, Tensor] = {}
     judged = next((way for way in ("classify", "reconstruct") if hasattr(model, way)), None)
-    for start in range(0, len(items) if judged else 0, ROWS):
-        rows = slice(start, start + ROWS)
+    size = rows_at_once(model)
+    for start in range(0, len(items) if judged else 0, size):
+        rows = slice(start, start + size)
         x, y, found = items.x[rows], items.y[rows], {}
         if judged == "classify":
             logits = model.classify(x)

@@ -193,6 +193,7 @@ def _train(job: Job) -> None:
     import numpy as np
     import torch
 
+    from atelier import cost
     from atelier.data.items import items
     from atelier.data.store import Store
     from atelier.fit import Diverged, State, fit
@@ -219,7 +220,8 @@ def _train(job: Job) -> None:
     except Diverged as error:
         raise Diverged(f"study {job.study}, model {job.model}, seed {job.seed}: {error}") from None
     seconds = log.seconds()
-    checkpoint.save(job.folder, spec, model)
+    # Counted here, where torch has loaded what counting needs for training: a second that evaluation need not spend.
+    checkpoint.save(job.folder, spec | {"cost": cost.exact(model, store.shape)}, model)
     best = state.best["epoch"] if state.best else None
     files.write_json(job.folder / "history.json", {"epochs": state.epoch, "best_epoch": best, "curve": state.curve})
     if state.snapshots:

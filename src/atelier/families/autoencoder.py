@@ -57,6 +57,7 @@ class Model(nn.Module):
         self.activation = ACTIVATIONS[activation]()
         self.code_size = widths[-1]
         if conv:
+            self.rows = 250  # maps are much larger than an item
             step = 2 ** len(widths)
             self.code_size *= math.prod(-(-side // step) for side in shape[1:])
         ends = shape[0] if conv else math.prod(shape)

@@ -38,6 +38,8 @@ class Model(nn.Module):
     max pool right after a convolution comes before it: equal for a rising function, and cheaper.
     """
 
+    rows = 250  # maps are up to a hundred times the size of an item
+
     def __init__(
         self,
         shape: Shape,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from atelier import checkpoint, cost, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
+from atelier import checkpoint, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
 from atelier.data.items import items
 from atelier.data.store import Store
 from atelier.fanout import fan_out
@@ -62,13 +62,13 @@ def judge(candidate: Candidate) -> dict[str, Any]:
     """Everything there is to say of one trained model."""
     job = candidate.job
     folder = paths.model(job.study, job.model, job.seed)
-    model, _ = checkpoint.load(folder)
+    model, spec = checkpoint.load(folder)
     store = Store(paths.noisy(job.dataset))
     hold_out, trained_on = job.recipe.hold_out, job.recipe.noise
     found = {
         "seed": job.seed,
         "metrics": evaluation.judge_everywhere(model, store, hold_out, trained_on, list(candidate.corruptions)),
-        "exact": cost.exact(model, store.shape),
+        "exact": spec["cost"],
         "history": files.read_json(folder / "history.json"),
         "code_size": getattr(model, "code_size", None),
     }

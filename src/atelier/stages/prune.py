@@ -172,13 +172,13 @@ def carry_out(cut: Cut) -> dict[str, Any]:
     keep = choose.best(scores, counts)
     shape, classes = tuple(spec["shape"]), spec["classes"]
     pruned, settings = remove.remove(model, job.family, shape, classes, job.settings, keep, means)
-    checkpoint.save(cut.folder, spec | {"settings": settings}, pruned)
+    checkpoint.save(cut.folder, spec | {"settings": settings, "cost": cost.exact(pruned, shape)}, pruned)
     return settings
 
 
 def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     """Size and figures, inputs corrupted as in training; and the latency of dense and fine-tuned nets."""
-    model, _ = checkpoint.load(point.folder)
+    model, spec = checkpoint.load(point.folder)
     recipe, store = point.dense.recipe, Store(paths.noisy(point.dense.dataset))
     test = items(store, "test", recipe.noise, recipe.hold_out)
     figures = {"widths": list(_widths(model).values()), "test": evaluation.judge(model, test)}
@@ -187,8 +187,7 @@ def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
         figures["validation"] = evaluation.judge(model, held)
     else:
         figures["validation"] = dict.fromkeys(figures["test"])
-    exact = cost.exact(model, store.shape)
-    figures |= {key: exact[key] for key in ("parameters", "multiply_adds")}
+    figures |= {key: spec["cost"][key] for key in ("parameters", "multiply_adds")}
     latency = dict.fromkeys(f"latency_ms_batch_{size}" for size in BATCHES)
     for size in BATCHES if point.recovery == "finetune" or not point.level else ():
         x = test.x[torch.arange(size) % len(test)]

@@ -1,0 +1,222 @@
+"""reports/bench.md: the answer first, then what it rests on. Every figure on it comes from details.json."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from atelier import files
+from bench import pictures
+from bench import rows as arithmetic
+from bench.anchors import CORES, ITEMS, SEEDS
+from bench.rows import Verdict, setting
+
+Measured = dict[str, Any]
+MISSING = "–"
+
+SIDES_DIFFER = """\
+- Initial weights of dense and convolutional layers are He-normal on both sides; scikit-learn has Glorot-uniform
+  only, and recurrent layers keep each library's own.
+- Mini-batches are drawn in a fresh order every epoch on both sides, by each library's own pipeline. A full
+  batch is not shuffled.
+- Peers hold the images as float32; atelier maps the stored bytes and converts a batch at a time.
+- Keras chooses by itself to compile with XLA where it can. Lightning and the DataLoader loop run PyTorch with
+  its defaults (Adam unfused, channels first, no worker processes for loading: on two cores they only take time
+  from training).
+- atelier evaluates after the first epoch and after the last; those are not timed. Peers evaluate nothing.
+- Peers run in fp32; atelier's bf16 rows (autocast: products in bfloat16, weights in float32) compare with that."""
+
+HOW = f"""\
+- Every contender is a process of its own that trains one epoch to warm up and then waits. They take turns, and
+  while one has its turn the others are stopped, so a slow minute of the machine slows all of them alike.
+  Figures are medians over the rounds, with the lowest and highest.
+- A peer has both cores, by its own threads. atelier is measured twice: one model with {CORES} threads, and a
+  study of {SEEDS} seeds on {CORES} workers of one thread.
+- atelier's contender starts its jobs by `fan_out`, builds models and items as the train stage does and trains
+  them by `fit`, whose `after_epoch` holds it until its next turn.
+- A study's turn lasts from the order until the slower of the two jobs has ended its last epoch, and that time
+  divided by two models is its seconds for a model. The first two seeds run in the first half of the rounds, the
+  others in the second.
+- Peak memory is the most during start, loading and the first epoch: anonymous and shared pages (PSS) summed
+  over the contender's processes, plus the file pages of the process that has most of them. Pages that workers
+  share count once.
+- The limit is the best median speed of square matrix products on both cores, the better of before and after.
+  Operations are those of matrix products and convolutions: forward, weight gradients, and input gradients but
+  for the first layer's.
+- All runs on the first {CORES} cores that the process may use."""
+
+
+def write(details: Measured, out: Path) -> None:
+    """The pictures, bench.json and bench.md in `out`."""
+    found = arithmetic.rows(details["anchors"], details["limit"])
+    drawn = pictures.draw(details, found, out / "bench")
+    files.write_json(out / "bench.json", found)
+    files.write_text(out / "bench.md", page(details, found, drawn))
+
+
+def page(details: Measured, found: list[Measured], drawn: dict[str, str]) -> str:
+    settled = arithmetic.verdicts(found, details["growth"])
+
+    def picture(file: str) -> str:
+        return f"![{drawn[file]}](bench/{file})\n\n*{drawn[file]}*" if file in drawn else ""
+
+    sections = [
+        "# How fast does atelier train, against Keras and others on the same machine?",
+        f"**Answer.** {answer(found, settled)}",
+        _verdicts(settled),
+        picture("ratio.png"),
+        "## Seconds",
+        f"Seconds for each model and {ITEMS:,} items: median, and lowest to highest over the rounds. *Ratio*: Keras's "
+        f"seconds by these. *Limit*: share of what matrix products reach on both cores. *Memory*: peak, MiB.",
+        *(_anchor(anchor, details["limit"]) for anchor in details["anchors"]),
+        picture("memory.png"),
+        "## The machine's limit",
+        _limit(details["limit"]),
+        "## How the time grows",
+        picture("growth.png"),
+        *_growth(details["growth"]),
+        "## What each idea brings",
+        "A small loop of its own (`bench/plain_loop.py`) with an idea and without it, in turns, on one thread. "
+        "*Speed-up*: seconds without the idea by seconds with it.",
+        _ideas("Kept", [row for row in details["speedups"] if row["kept"]]),
+        _ideas("Tried and not kept", [row for row in details["speedups"] if not row["kept"]]),
+        *([] if any(row["idea"] == "torch.compile" for row in details["speedups"]) else [NOT_COMPILED]),
+        _ways(details["anchors"]),
+        "## Where the time goes",
+        "Share of self CPU time by operator in one epoch of atelier's path, on one thread.",
+        *_profiles(details["anchors"]),
+        "## What differs between the sides",
+        SIDES_DIFFER,
+        "## How it is measured",
+        HOW,
+        "## Machine",
+        _machine(details),
+        "## Run it again",
+        "```\nmake bench\n```",
+        f"It needs nothing else to run on the machine; this run took {details['minutes']:.0f} minutes with "
+        f"{details['rounds']} rounds. The same figures as data: [bench.json](bench.json), "
+        "[everything measured](bench/details.json).",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+NOT_COMPILED = "torch.compile was not measured in this run: it needs a C++ compiler, and a quick run leaves it out."
+
+
+def answer(found: list[Measured], settled: Sequence[Verdict]) -> str:
+    """The range of ratios against Keras in each precision, and how many targets are met."""
+    parts = []
+    for precision in dict.fromkeys(row["precision"] for row in found):
+        for seeds in (SEEDS, 1):
+            own = [
+                row["ratio"]
+                for row in found
+                if (row["precision"], row["seeds"], row["peer"]) == (precision, seeds, "keras")
+            ]
+            if own:
+                parts.append(f"{min(own):.1f} to {max(own):.1f} times in {precision} ({setting(seeds)})")
+    met = sum(verdict.met for verdict in settled)
+    speed = f"As fast as Keras {', '.join(parts)}. " if parts else ""
+    return f"{speed}{met} of {len(settled)} targets are met."
+
+
+def table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; all columns but the first are aligned right where their header ends in a colon."""
+    rule = ["---:" if name.endswith(":") else "---" for name in header]
+    lines = [[name.removesuffix(":") for name in header], rule, *([str(cell) for cell in row] for row in body)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _verdicts(settled: Sequence[Verdict]) -> str:
+    body = [(v.target, v.wanted, v.measured, "met" if v.met else "**missed**") for v in settled]
+    return table(("target", "wanted", "measured:", "verdict"), body)
+
+
+def _anchor(anchor: Measured, limits: list[Measured]) -> str:
+    keras = next((c for c in anchor["contenders"] if c["name"] == "keras"), None)
+    body = []
+    for contender in anchor["contenders"]:
+        taken = arithmetic.seconds(anchor, contender)
+        share = anchor["flops_per_item"] * ITEMS / 1e9 / median(taken)
+        share /= arithmetic.limit(limits, contender["precision"])
+        ratio = median(arithmetic.seconds(anchor, keras)) / median(taken) if keras else None
+        name = contender["name"] if contender["peer"] else f"**atelier**, {setting(contender['seeds'])}"
+        figures = [f"{median(taken):.3g}", f"{min(taken):.3g} to {max(taken):.3g}", len(taken)]
+        figures += [MISSING if ratio is None else f"{ratio:.2f}", f"{share:.0%}", f"{contender['peak_memory_mib']:.0f}"]
+        body.append((name, contender["precision"], *figures))
+    gflop = anchor["flops_per_item"] * ITEMS / 1e9
+    title = f"**{anchor['job']}, batch {anchor['batch']}** ({gflop:,.0f} GFLOP for {ITEMS:,} items)"
+    header = ("", "precision", "seconds:", "low to high:", "rounds:", "ratio:", "limit:", "memory:")
+    return f"{title}\n\n{table(header, body)}"
+
+
+def _limit(limits: list[Measured]) -> str:
+    header = ("when", "precision", "threads:", "GFLOP/s:", "side of the matrices:")
+    keys = ("when", "precision", "threads", "gflops", "side")
+    return table(header, [[f"{row[k]:,.0f}" if k == "gflops" else row[k] for k in keys] for row in limits])
+
+
+def _growth(growth: Measured) -> list[str]:
+    points = arithmetic.relative_to_largest(growth["samples"])
+    sizes = sorted({point["samples"] for point in points})
+    by_job = {(point["job"], point["samples"]): point for point in points}
+    body = []
+    for job in dict.fromkeys(point["job"] for point in points):
+        own = [by_job[job, size] for size in sizes]
+        body.append((job, *(f"{point['per_60000']:.3g} ({point['relative']:.2f})" for point in own)))
+    studies = [
+        (p["seeds"], p["workers"], f"{p['seconds']:.1f}", f"{p['seconds'] / p['seeds']:.2f}") for p in growth["studies"]
+    ]
+    return [
+        f"Samples: seconds for {ITEMS:,} items, one model in fp32 (in brackets: relative to the largest set).",
+        table(("job", *(f"{size:,}:" for size in sizes)), body),
+        f"Width of one hidden layer at batch 128: seconds for {ITEMS:,} items.",
+        table([f"{p['width']}:" for p in growth["width"]], [[f"{p['per_60000']:.3g}" for p in growth["width"]]]),
+        "Seeds and workers: seconds of a whole small study, evaluation included.",
+        table(("seeds:", "workers:", "seconds:", "seconds a seed:"), studies),
+    ]
+
+
+def _ideas(title: str, speedups: list[Measured]) -> str:
+    body = []
+    for row in speedups:
+        against = f"{row['job']}; not {row['other']}" if row["kept"] else row["job"]
+        note = row["why"]
+        if row["idea"] == "torch.compile":
+            note += f" ({row['first_epoch_seconds_other']:.0f} s with the first epoch)"
+        body.append((row["idea"], against, f"{row['speedup']:.2f} x", note))
+    return table((title.lower(), "where", "speed-up:", "why"), body) if body else ""
+
+
+def _ways(anchors: list[Measured]) -> str:
+    """Ideas that the anchors themselves measure: bf16, and two jobs of one thread against one of two."""
+    body = []
+    for anchor in anchors:
+        own = {
+            (c["precision"], c["seeds"]): median(arithmetic.seconds(anchor, c))
+            for c in anchor["contenders"]
+            if not c["peer"]
+        }
+        cells = [own["fp32", 1] / own["bf16", 1], own["fp32", SEEDS] / own["bf16", SEEDS]]
+        cells += [own["fp32", 1] / own["fp32", SEEDS], own["bf16", 1] / own["bf16", SEEDS]]
+        body.append((f"{anchor['job']}, batch {anchor['batch']}", *(f"{cell:.2f} x" for cell in cells)))
+    header = ("", "bf16, one model:", "bf16, study:", "two jobs of one thread, fp32:", "the same, bf16:")
+    text = (
+        "Two ideas that the jobs above measure: bf16 against fp32, and two jobs of one thread side by side against one "
+    )
+    return f"{text}job of two threads.\n\n{table(header, body)}" if body else ""
+
+
+def _profiles(anchors: list[Measured]) -> list[str]:
+    sections = []
+    for anchor in anchors:
+        columns = anchor["profiles"]
+        cells = [[f"{row['operator']} {row['share']:.0%}" for row in columns[precision]] for precision in columns]
+        sections.append(f"**{anchor['job']}, batch {anchor['batch']}**\n\n{table(tuple(columns), zip(*cells))}")
+    return sections
+
+
+def _machine(details: Measured) -> str:
+    machine, versions = details["machine"], details["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"{machine['cpu']}, {machine['cores']} cores used, {machine['memory_gib']:.0f} GiB. {named}."
