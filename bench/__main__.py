@@ -185,6 +185,7 @@ def _anchor(anchor: Anchor, options: argparse.Namespace) -> dict[str, Any]:
                 "seeds": run.seeds if run else 1,
                 "side_by_side": run.workers if run else 1,
                 "seconds": contender.seconds,
+                "cpu_seconds": contender.cpu_seconds,
                 "warm_up_seconds": contender.warm_up_seconds,
                 "peak_memory_mib": contender.peak_memory_mib,
                 "largest_process_mib": contender.largest_process_mib,

@@ -33,7 +33,7 @@ class Contender:
     """
 
     def __init__(self, name: str, module: str, *arguments: str, python: Path | None = None) -> None:
-        self.name, self.seconds = name, []
+        self.name, self.seconds, self.cpu_seconds = name, [], []
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, it is closed in end()
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | ENVIRONMENT
         command = [str(python or sys.executable), "-m", module, *arguments]
@@ -61,12 +61,17 @@ class Contender:
 
     def run(self, epochs: int) -> float:
         """Seconds of so many epochs, everyone else being stopped. 0: on to the next jobs of a study, not timed."""
+        return self.timed(epochs)[0]
+
+    def timed(self, epochs: int) -> tuple[float, float]:
+        """The same, and the seconds that its threads computed: on two busy cores twice as many."""
+        before = cpu_seconds(self._process.pid)
         self._signal(signal.SIGCONT)
         self._process.stdin.write(f"{epochs}\n")
         self._process.stdin.flush()
         seconds = self._answer()["seconds"]
         self._pause()
-        return seconds
+        return seconds, cpu_seconds(self._process.pid) - before
 
     def end(self) -> None:
         self._signal(signal.SIGKILL)
@@ -76,7 +81,7 @@ class Contender:
     def _pause(self) -> None:
         """Stop its processes and wait until they are: on a busy machine that takes a moment."""
         self._signal(signal.SIGSTOP)
-        while any(state not in "TXZ" for _, state in _members(self._process.pid)):
+        while any(state not in "TXZ" for _, state, _ in _members(self._process.pid)):
             time.sleep(0.001)
 
     def _signal(self, number: int) -> None:
@@ -107,7 +112,7 @@ def memory(group: int) -> tuple[float, float]:
     of the process that has most: the group shares them. Their PSS would depend on the other contenders that wait.
     """
     own, mapped, largest = 0, 0, 0
-    for folder, _ in _members(group):
+    for folder, *_ in _members(group):
         try:
             rollup, status = _kilobytes(folder / "smaps_rollup"), _kilobytes(folder / "status")
         except OSError:  # it ended meanwhile
@@ -117,13 +122,18 @@ def memory(group: int) -> tuple[float, float]:
     return (own + mapped) / MIB, largest / MIB
 
 
-def _members(group: int) -> Iterator[tuple[Path, str]]:
-    """The folder in /proc and the state, as in "T" for stopped, of every process of a group."""
+def cpu_seconds(group: int) -> float:
+    """Seconds that the threads of a group's processes have computed, in the kernel too, since they were started."""
+    return sum(ticks for *_, ticks in _members(group)) / os.sysconf("SC_CLK_TCK")
+
+
+def _members(group: int) -> Iterator[tuple[Path, str, int]]:
+    """The folder in /proc, the state, as in "T" for stopped, and the clock ticks used, of every process of a group."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it ended meanwhile
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group:
-                yield stat.parent, state
+            fields = stat.read_text().rpartition(")")[2].split()  # from the third of proc_pid_stat(5) on
+            if int(fields[2]) == group:
+                yield stat.parent, fields[0], int(fields[11]) + int(fields[12])
 
 
 def _kilobytes(path: Path) -> dict[str, int]:
@@ -152,7 +162,7 @@ def alternate(
     turns: Sequence[int] | None = None,
     studies: Sequence[Contender] = (),
 ) -> None:
-    """Go round the contenders, one turn each (so many epochs, or 1); their `seconds` gather the seconds of an epoch.
+    """Go round the contenders, one turn each (so many epochs, or 1); `seconds`, `cpu_seconds` gather those of an epoch.
 
     studies: those that train their jobs in two parts, the second of which begins in the middle of the rounds.
     """
@@ -161,6 +171,8 @@ def alternate(
             for contender in studies:
                 contender.run(0)
         for contender, epochs in zip(contenders, turns or [1] * len(contenders)):
-            contender.seconds.append(contender.run(epochs) / epochs)
+            seconds, computed = contender.timed(epochs)
+            contender.seconds.append(seconds / epochs)
+            contender.cpu_seconds.append(computed / epochs)
         shown = ", ".join(f"{contender.name} {contender.seconds[-1]:.3g}" for contender in contenders)
         say(f"{title}, round {number} of {rounds}: {shown} s")

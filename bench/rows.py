@@ -75,12 +75,19 @@ LINEAR_WITHIN = 0.10
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target, what was wanted and measured as text, and whether that is enough."""
+    """A target, what was wanted and measured as text, and whether that is enough.
+
+    Of ratios also what they are against Keras's fastest round, and what they would be at the machine's limit.
+    """
 
     target: str
     wanted: str
     measured: str
     met: bool
+    key: tuple = ()
+    against_fastest: float | None = None
+    at_limit: float | None = None
+    least: float | None = None
 
 
 def verdicts(found: list[Measured], growth: Measured) -> list[Verdict]:
@@ -96,7 +103,11 @@ def verdicts(found: list[Measured], growth: Measured) -> list[Verdict]:
                 wanted = f"{target.least:g} x Keras" if ratio else f"{target.least:.0%} of the limit"
                 value = row[target.figure]
                 measured = f"{value:.2f} x" if ratio else f"{value:.0%}"
-                verdicts.append(Verdict(name, f"at least {wanted}", measured, value >= target.least))
+                more = {"key": (row["job"], row["batch"], row["precision"])}
+                if ratio:
+                    more["against_fastest"] = row["peer_seconds_low"] / row["seconds"]
+                    more |= {"at_limit": row["ratio"] / row["share_of_limit"], "least": target.least}
+                verdicts.append(Verdict(name, f"at least {wanted}", measured, value >= target.least, **more))
     if against_keras:
         shares = [row["peak_memory_mib"] / row["peer_peak_memory_mib"] for row in against_keras]
         within, n = sum(share <= 1 for share in shares), len(shares)
@@ -109,6 +120,11 @@ def verdicts(found: list[Measured], growth: Measured) -> list[Verdict]:
         name, wanted = f"linear in samples: {job}", f"within {LINEAR_WITHIN:.0%} of the largest set's"
         verdicts.append(Verdict(name, wanted, f"{deviation:.0%} off at most", deviation <= LINEAR_WITHIN))
     return verdicts
+
+
+def busy(contender: Measured) -> float:
+    """Share of both cores' time in which it computed; the median over the rounds."""
+    return median(cpu / turn for cpu, turn in zip(contender["cpu_seconds"], contender["seconds"])) / CORES
 
 
 def relative_to_largest(points: list[Measured]) -> list[Measured]:

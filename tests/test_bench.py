@@ -77,6 +77,7 @@ def test_ideas_that_were_not_kept_compute_the_same():
 
 def contender(name: str, seconds: list[float], memory: float, precision: str = "fp32", seeds: int = 1) -> dict:
     found = {"name": name, "peer": name in PEERS, "precision": precision, "seeds": seeds, "seconds": seconds}
+    found |= {"cpu_seconds": [1.0] * len(seconds)}
     return found | {"side_by_side": 2 if seeds > 1 else 1, "peak_memory_mib": memory, "warm_up_seconds": 1.0}
 
 
@@ -149,13 +150,30 @@ def test_a_verdict_flips_when_its_figure_does(what, target):
 def test_the_page_says_what_was_measured(tmp_path):
     page.write(changed(measured(), "memory"), tmp_path)
     text = (tmp_path / "bench.md").read_text()
-    assert "| mlp-300-100, batch 128, fp32, one model | at least 2.5 x Keras | 5.00 x | met |" in text
+    assert (
+        "| mlp-300-100, batch 128, fp32, one model | at least 2.5 x Keras | 5.00 x | 2.50 x | 26.67 x | met |" in text
+    )
     assert "**missed**" in text and "0.65 x" in text and "aten::mm 70%" in text
     assert json.loads((tmp_path / "bench.json").read_text())[0].keys() >= ROW
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (tmp_path / link).exists() or link == "bench/details.json", link
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
+
+
+def test_the_page_explains_what_was_missed_and_when_keras_waited(tmp_path):
+    page.write(changed(measured(), "speed"), tmp_path)
+    text = (tmp_path / "bench.md").read_text()
+    # 1.8 s of Keras by 0.15 s at 400 GFLOP/s is what products alone would allow.
+    assert (
+        "one model: products at full speed and nothing else would make it 12.00 x; the time goes to aten::mm 70%"
+        in text
+    )
+    assert "Keras's rounds differ" not in text
+    page.write(measured(), tmp_path)
+    text = (tmp_path / "bench.md").read_text()
+    assert "**Missed.**" not in text
+    assert "mlp-300-100, batch 128: 3.0 x, busy 17% against 50%" in text
 
 
 @pytest.fixture
@@ -181,6 +199,7 @@ def test_contenders_take_turns_and_are_stopped_in_between(modules):
         for contender in contenders:
             assert len(contender.seconds) == 2 and min(contender.seconds) >= 0.12  # of one nap, however many a turn has
             assert contender.peak_memory_mib > 48
+            assert max(contender.cpu_seconds) < 0.05  # it slept
     assert len(lines) == 2 and "round 2 of 2" in lines[1]
 
 

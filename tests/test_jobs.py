@@ -578,3 +578,21 @@ def test_a_missing_file_is_named(tmp_path, name):
     (tmp_path / name).unlink()
     with pytest.raises(AtelierError, match=rf"{name}: not there; run the"):
         checkpoint.load(tmp_path)
+
+
+def test_where_workers_train_the_train_stage_itself_needs_no_torch(project):
+    write_params(project, workers=2, seeds=2)
+    script = (
+        "import sys; from atelier.stages import train; train.main('tiny'); "
+        "print({'torch', 'sklearn', 'mlflow', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 jobs trained" in done.stdout and done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_wrong_setting_that_a_worker_finds_is_told_in_one_line(project):
+    write_params(project, {"net": {"family": "mlp", "hidden": [12], "activaton": "elu"}}, workers=2)
+    done = subprocess.run([sys.executable, "-m", "atelier", "train", "tiny"], capture_output=True, text=True)
+    assert done.returncode == 2 and "did you mean activation?" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

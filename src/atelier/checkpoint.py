@@ -2,19 +2,19 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as dump_tensors
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from atelier import families, files
 from atelier.errors import AtelierError
 
+if TYPE_CHECKING:  # whoever only asks whether weights are intact need not wait for torch
+    from torch import Tensor, nn
 
-def save(folder: Path, spec: dict[str, Any], model: nn.Module) -> None:
+
+def save(folder: Path, spec: dict[str, Any], model: "nn.Module") -> None:
     """spec: family, shape, classes, settings, cost. The spec comes last: a folder without one holds no model."""
+    from safetensors.torch import save as dump_tensors
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content = dump_tensors(tensors)
     files.write_bytes(folder / "weights.safetensors", content)
@@ -22,7 +22,7 @@ def save(folder: Path, spec: dict[str, Any], model: nn.Module) -> None:
     files.write_json(folder / "spec.json", spec)
 
 
-def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load(folder: Path) -> tuple["nn.Module", dict[str, Any]]:
     """The model in eval mode, and its spec.
 
     Raises AtelierError if the weights are not those that were written.
@@ -33,7 +33,22 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), spec
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> dict[str, "Tensor"]:
+    from safetensors.torch import load as load_tensors
+
+    return load_tensors(_verified(folder))
+
+
+def intact(folder: Path) -> bool:
+    """Whether the weights are there and are those that were written."""
+    try:
+        _verified(folder)
+    except AtelierError:
+        return False
+    return True
+
+
+def _verified(folder: Path) -> bytes:
     path = folder / "weights.safetensors"
     try:
         content, expected = path.read_bytes(), (folder / "weights.sha256").read_bytes().strip()
@@ -41,19 +56,10 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         raise AtelierError(f"{error.filename}: not there; run the train stage again") from None
     if hashlib.sha256(content).hexdigest().encode() != expected:
         raise AtelierError(f"{path}: damaged, its SHA-256 is not the one beside it; delete the folder and train again")
-    return load_tensors(content)
+    return content
 
 
-def intact(folder: Path) -> bool:
-    """Whether the weights are there and are those that were written."""
-    try:
-        read_weights(folder)
-    except AtelierError:
-        return False
-    return True
-
-
-def build(spec: dict[str, Any], **keywords: Any) -> nn.Module:
+def build(spec: dict[str, Any], **keywords: Any) -> "nn.Module":
     """A net with fresh weights from a spec. Lists in a spec read from JSON stand for tuples."""
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in spec["settings"].items()}
     return families.load(spec["family"])(tuple(spec["shape"]), spec["classes"], **settings, **keywords)

@@ -36,7 +36,7 @@ def fan_out(
     """
     if not jobs:
         return []
-    workers = max(1, min(workers, len(jobs), cores() // threads))
+    workers = min(_fitting(workers, threads), len(jobs))
     if reads < WORTH_SHARING:
         workers, cluster = 1, None
     tasks = ((call, number, job, threads) for number, job in enumerate(jobs))
@@ -58,6 +58,24 @@ def fan_out(
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
         raise AtelierError(f"{title}: {len(failures)} of {len(jobs)} jobs failed: {'; '.join(failures[:3])}{more}")
     return results
+
+
+def beforehand(call: Callable[[Any], Any], argument: Any, *, workers: int, cluster: str | None, threads: int) -> Any:
+    """call(argument) on the processes that the next fan_out will use, all of them so that all have what it imports.
+
+    So this process need not import what only they need. Where fan_out would use this process or a cluster, it is here.
+    """
+    workers = _fitting(workers, threads)
+    if workers == 1 or cluster:
+        return call(argument)
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config(backend="loky", inner_max_num_threads=threads):
+        return Parallel(n_jobs=workers, batch_size=1)(delayed(call)(argument) for _ in range(workers))[0]
+
+
+def _fitting(workers: int, threads: int) -> int:
+    return max(1, min(workers, cores() // threads))
 
 
 def cores() -> int:

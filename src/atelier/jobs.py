@@ -5,12 +5,14 @@ data, threads, device, library versions and the code that trains. The study's an
 """
 
 import ast
+import ctypes
 import functools
 import hashlib
 import io
 import json
 import math
 import platform
+import sys
 import time
 import zipfile
 from dataclasses import dataclass, field, replace
@@ -143,11 +145,23 @@ def result(job: Job) -> dict[str, Any]:
 
 
 def device(compute: Compute) -> str:
+    """cpu or cuda; raises AtelierError where a GPU is asked for and there is none."""
+    if compute.device == "cpu" or (compute.device == "auto" and not _has_driver()):
+        return "cpu"
     import torch
 
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise AtelierError("params.yaml: compute.device is cuda, but torch sees no GPU here; use auto or cpu")
-    return "cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _has_driver() -> bool:
+    """Whether the driver is there without which torch sees no GPU: a look that spares most machines its import."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Durations of a study: committed beside the reports, but no output of any stage, because no two runs agree on them."""
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,12 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
 
     jobs: all of the study's, so that one that is gone leaves the file too; or none, to keep those there.
     """
-    import torch
-
     known = files.read_json(path) if path.exists() else {}
     before = {(job["model"], job["seed"]): job for job in known.get("jobs", [])}
     merged = {(job["model"], job["seed"]): before.get((job["model"], job["seed"]), {}) | job for job in jobs} or before
     stages = known.get("stages", {}) | fields.pop("stages", {})
     wall = round(sum(stages.values()), 2) if "train" in stages else None
-    machine = {"cpu": _cpu(), "cores": cores(), "torch": torch.__version__}
+    machine = {"cpu": _cpu(), "cores": cores(), "torch": version("torch")}
     content = known | fields | {"machine": machine, "stages": stages, "wall_s": wall}
     files.write_json(path, content | {"jobs": [merged[place] for place in sorted(merged)]})
 

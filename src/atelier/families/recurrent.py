@@ -21,6 +21,8 @@ class Model(nn.Module):
     dropout: a rate for each layer's output (none if empty). init: of the output layer; cells keep the library's own.
     """
 
+    rows = 500  # the states of all steps and gates are held at once
+
     def __init__(
         self,
         shape: Shape,

@@ -4,6 +4,7 @@ import shutil
 import time
 
 from atelier import files, jobs, paths, timings
+from atelier.fanout import beforehand
 from atelier.params import load
 
 RESULT = ("weights.safetensors", "weights.sha256", "spec.json", "history.json", "snapshots.npz")
@@ -11,8 +12,8 @@ RESULT = ("weights.safetensors", "weights.sha256", "spec.json", "history.json", 
 
 def main(study: str) -> None:
     started = time.monotonic()
-    params = load()
-    wanted = jobs.of_study(params, study)
+    params = load(families=False)  # the workers check the rest: only they need torch
+    wanted = beforehand(_jobs, study, **params.crew)
     trained = jobs.train_all(wanted, params, f"train {study}")
     shutil.rmtree(paths.models(study), ignore_errors=True)
     for job in wanted:
@@ -24,3 +25,7 @@ def main(study: str) -> None:
     seconds = {"train": round(time.monotonic() - started, 2)} if trained == distinct else {}
     timings.update(paths.timings(study), [jobs.result(job) for job in wanted], stages=seconds)
     print(f"train {study}: {trained} of {distinct} jobs trained, the others reused")
+
+
+def _jobs(study: str) -> list[jobs.Job]:
+    return jobs.of_study(load(), study)
