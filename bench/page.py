@@ -104,6 +104,12 @@ def page(details: Measured, found: list[Measured], drawn: dict[str, str]) -> str
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+ARTICLE = ("one model", f"a study of {SEEDS} seeds")
+MISSED = (
+    "**Missed.** What would be possible, and where the time goes; what was tried against it stands below, among the "
+    "ideas that were not kept. Convolutions are oneDNN's on both sides, so only the rest of a convolutional net can "
+    "differ."
+)
 NOT_COMPILED = "torch.compile was not measured in this run: it needs a C++ compiler, and a quick run leaves it out."
 
 
@@ -118,12 +124,12 @@ def answer(found: list[Measured], settled: Sequence[Verdict]) -> str:
                 if (row["precision"], row["seeds"], row["peer"]) == (precision, seeds, "keras")
             ]
             if own:
-                parts.append(f"{min(own):.1f} to {max(own):.1f} times in {precision} ({setting(seeds)})")
+                parts.append(f"{min(own):.1f} to {max(own):.1f} times as fast in {precision} for {ARTICLE[seeds > 1]}")
     met = sum(verdict.met for verdict in settled)
     ratios = [verdict for verdict in settled if verdict.least]
     even = sum(verdict.against_fastest >= verdict.least for verdict in ratios)
     strict = f" Against Keras's fastest round, {even} of the {len(ratios)} ratios would be." if ratios else ""
-    speed = f"As fast as Keras {', '.join(parts)}. " if parts else ""
+    speed = f"Against Keras in fp32, by median seconds for each model: {', '.join(parts)}. " if parts else ""
     return f"{speed}By medians, {met} of {len(settled)} targets are met.{strict}"
 
 
@@ -146,7 +152,7 @@ def _verdicts(settled: Sequence[Verdict]) -> str:
 def _missed(settled: Sequence[Verdict], anchors: list[Measured]) -> str:
     """A line for every ratio that was missed: out of reach on this machine, or where the time goes."""
     profiles = {(a["job"], a["batch"], p): rows for a in anchors for p, rows in a["profiles"].items()}
-    lines = []
+    lines: dict[str, None] = {}  # one for a job and precision, though both ways of running it may miss
     for v in settled:
         if v.met or v.least is None:
             continue
@@ -154,8 +160,9 @@ def _missed(settled: Sequence[Verdict], anchors: list[Measured]) -> str:
         reach = f"products at full speed and nothing else would make it {v.at_limit:.2f} x"
         if v.at_limit < v.least:
             reach += ", so it is out of reach here"
-        lines.append(f"- {v.target}: {reach}; the time goes to {', '.join(most)}.")
-    return "**Missed.** What would be possible, and where the time goes:\n\n" + "\n".join(lines) if lines else ""
+        job, batch, precision = v.key
+        lines[f"- {job}, batch {batch}, {precision}: {reach}; the time goes to {', '.join(most)}."] = None
+    return f"{MISSED}\n\n" + "\n".join(lines) if lines else ""
 
 
 def _stalls(anchors: list[Measured]) -> str:

@@ -75,6 +75,9 @@ def _growth(growth: Measured) -> Figure:
         samples.plot(x, y, "o-", color=COLOURS[i], label=job, markersize=3)
     samples.axhspan(0.9, 1.1, color="black", alpha=0.07)
     samples.set(xscale="log", xlabel="samples", ylabel="seconds an item, relative", ylim=(0, None))
+    sizes = sorted({point["samples"] for point in points})
+    samples.set_xticks(sizes, [f"{size / 1000:g}k" for size in sizes])
+    samples.minorticks_off()
     samples.legend(fontsize=6, loc="lower right")
     x = [point["width"] for point in growth["width"]]
     width.plot(x, [point["per_60000"] for point in growth["width"]], "o-", color=COLOURS[0], markersize=3)

@@ -166,7 +166,7 @@ def test_the_page_explains_what_was_missed_and_when_keras_waited(tmp_path):
     text = (tmp_path / "bench.md").read_text()
     # 1.8 s of Keras by 0.15 s at 400 GFLOP/s is what products alone would allow.
     assert (
-        "one model: products at full speed and nothing else would make it 12.00 x; the time goes to aten::mm 70%"
+        "batch 128, fp32: products at full speed and nothing else would make it 12.00 x; the time goes to aten::mm 70%"
         in text
     )
     assert "Keras's rounds differ" not in text
