@@ -14,7 +14,8 @@ from torch import nn
 from atelier import cost, evaluation, families, files, fit, floors, noise, paths, timings
 from atelier.data.items import Items, items
 from atelier.data.store import Store
-from atelier.params import TrainNoise
+from atelier.errors import AtelierError
+from atelier.params import Recipe, TrainNoise
 from atelier.stages import evaluate, train
 
 GAUSSIAN = TrainNoise(kind="gaussian", level=0.2)
@@ -86,7 +87,7 @@ def test_a_classifier_that_is_known_is_judged_as_it_should_be():
     found = evaluation.judge(Says(math.log(7)), labelled([0, 1, 2, 3], [0, 1, 2, 0]))
     right, wrong = math.log(10 / 7), math.log(10)  # the class that it says has 7 in 10, the three others 1 in 10
     expected = {"accuracy": 0.75, "accuracy_rounded": 14 / 16, "nll": (3 * right + wrong) / 4, "ece": 0.05}
-    f1 = {"f1_macro": (2 / 3 + 1 + 1 + 0) / 4}
+    f1 = {"f1_macro": (2 / 3 + 1 + 1 + 0) / 4, "sure_right": 0.75, "sure_wrong": 0.25}
     assert found == pytest.approx(expected | f1, abs=1e-7)
 
 
@@ -116,7 +117,8 @@ def test_answers_do_not_depend_on_how_many_rows_are_asked_at_once(monkeypatch):
 @pytest.mark.parametrize("hold_out", [True, False])
 def test_everywhere_is_every_split_and_every_corruption(project, hold_out):
     store = Store(paths.noisy("digits"))
-    found = evaluation.judge_everywhere(Echo(), store, hold_out, GAUSSIAN, [GAUSSIAN])
+    recipe = Recipe(epochs=1, hold_out=hold_out, noise=GAUSSIAN)
+    found = evaluation.judge_everywhere(Echo(), store, recipe, [GAUSSIAN])
     splits = {"train", "validation", "test", "test.gaussian-0.2"} - (set() if hold_out else {"validation"})
     gaps = {"gap.mae", "gap.mse"}
     assert found.keys() == {f"{split}.{name}" for split in splits for name in ("mae", "mse", "psnr")} | gaps
@@ -124,6 +126,25 @@ def test_everywhere_is_every_split_and_every_corruption(project, hold_out):
     x, _ = store.split("train", "gaussian-0.2", hold_out=hold_out)
     clean, _ = store.split("train", hold_out=hold_out)
     assert found["train.mae"] == pytest.approx(np.abs(x - clean).mean(), rel=1e-5)
+
+
+def test_training_figures_are_of_the_items_that_a_recipe_leaves(project):
+    store = Store(paths.noisy("digits"))
+    found = evaluation.judge_everywhere(Echo(), store, Recipe(epochs=1, items=10, noise=GAUSSIAN), [])
+    x, _ = store.split("train", "gaussian-0.2", hold_out=False)
+    clean, _ = store.split("train", hold_out=False)
+    assert found["train.mae"] == pytest.approx(np.abs(x[:10] - clean[:10]).mean(), rel=1e-5)
+    with pytest.raises(AtelierError, match="items is 100000, but the training split has 96"):
+        evaluation.judge_everywhere(Echo(), store, Recipe(epochs=1, items=100_000), [])
+
+
+def test_weights_are_counted_without_biases():
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[3.0, 4.0], [0.0009, -0.0009]]))
+    found = evaluation.weights(layer)
+    assert found["weights.small"] == 0.5 and found["weights.norm"] == pytest.approx(5.0)
+    assert evaluation.weights(nn.ReLU()) == {}
 
 
 def test_gaps_say_how_much_worse_test_is_on_inputs_corrupted_alike():

@@ -79,8 +79,12 @@ def text(old: str, new: str) -> str:
 # What is said opens the message; where it has " ... ", more may stand.
 CHANGES: list[tuple[str, Any, str]] = [
     # unknown keys, at every depth
-    ("workrs", 2, "{} is not a known key; did you mean workers? (cluster, compute, datasets, noise, studies, workers)"),
-    ("mirror", "/data", "{} is not a known key; (cluster, compute, datasets, noise, studies, workers)"),
+    (
+        "workrs",
+        2,
+        "{} is not a known key; did you mean workers? (cluster, compute, datasets, experiments, noise, studies, workers)",
+    ),
+    ("mirror", "/data", "{} is not a known key; (cluster, compute, datasets, experiments, noise, studies, workers)"),
     ("compute.thread", 2, "{} is not a known key; did you mean threads?"),
     ("datasets.digits.tset", 2, "{} is not a known key; did you mean test?"),
     ("noise.gausian", [0.2], "{} is not a known key; did you mean gaussian?"),
@@ -469,7 +473,7 @@ def test_the_jobs_stay_here_or_go_to_a_scheduler(address, tmp_path):
 def test_no_stage_depends_on_who_does_its_jobs():
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     named = {key.split(".")[0] for stage in stages.values() for key in stage.get("do", stage).get("params", [])}
-    assert named == {"compute", "datasets", "noise", "studies"}
+    assert named == {"compute", "datasets", "experiments", "noise", "studies"}
 
 
 def test_parameters_travel_to_worker_processes(tmp_path):

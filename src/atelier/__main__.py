@@ -13,6 +13,7 @@ STAGES = {
     "evaluate": "judge a study's models on clean and noisy items",
     "prune": "remove nodes from a study's models and fine-tune",
     "report": "write a study's page",
+    "experiment": "measure what an experiment is about and write its page",
 }
 
 
@@ -39,7 +40,7 @@ def _run(command: str, options: dict) -> int | None:
 
         params = load()
         if options["study"]:
-            params.study(options["study"])
+            params.entry(options["study"])
         return 0
     if command == "summary":
         from atelier.report import summary_text
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="atelier", description="A bench for reproducible studies of neural network families.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, text in STAGES.items():
-        what = "dataset" if stage in ("download", "add_noise") else "study"
+        what = {"download": "dataset", "add_noise": "dataset", "experiment": "experiment"}.get(stage, "study")
         commands.add_parser(stage, help=text).add_argument("name", metavar=what.upper())
     commands.add_parser("catalogue", help="gather the results of all studies")
     commands.add_parser("check", help="check params.yaml").add_argument("--study", help="a study that must be there")

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from atelier import metrics
 from atelier.data.items import Items, items
 from atelier.data.store import Store
+from atelier.data.subset import first
 from atelier.fit import rows_at_once
-from atelier.params import TrainNoise
+from atelier.params import Recipe, TrainNoise
 
 
 @torch.no_grad()
@@ -35,19 +36,19 @@ def judge(model: nn.Module, seen: Items) -> dict[str, float]:
     return metrics.reconstruction(found, seen.clean[:].cpu().numpy())
 
 
-def judge_everywhere(
-    model: nn.Module, store: Store, hold_out: bool, trained_on: TrainNoise | None, corruptions: list[TrainNoise]
-) -> dict[str, float]:
+def judge_everywhere(model: nn.Module, store: Store, recipe: Recipe, corruptions: list[TrainNoise]) -> dict[str, float]:
     """Every figure, `<split>.<metric>` and `test.<corruption>.<metric>`; train and validation as in training."""
     found: dict[str, float] = {}
+    hold_out, trained_on = recipe.hold_out, recipe.noise
     for split in ("train", "validation") if hold_out else ("train",):
         seen = items(store, split, trained_on, hold_out)
+        seen = first(seen, recipe.items) if split == "train" else seen
         found |= {f"{split}.{name}": value for name, value in judge(model, seen).items()}
     for corruption in (None, *corruptions):
         name = f"test.{corruption.name}" if corruption else "test"
         seen = items(store, "test", corruption, hold_out)
         found |= {f"{name}.{metric}": value for metric, value in judge(model, seen).items()}
-    return found | gaps(found, trained_on)
+    return found | gaps(found, trained_on) | weights(model)
 
 
 def gaps(found: dict[str, float], trained_on: TrainNoise | None) -> dict[str, float]:
@@ -59,6 +60,20 @@ def gaps(found: dict[str, float], trained_on: TrainNoise | None) -> dict[str, fl
         for metric, sign in signs.items()
         if f"{test}.{metric}" in found and f"train.{metric}" in found
     }
+
+
+SMALL = 1e-3  # weights nearer to 0 count as gone
+
+
+def weights(model: nn.Module) -> dict[str, float]:
+    """Of all matrices and kernels, biases left out: weights.norm, the root of their summed squares; weights.small, the
+    share that is under 1e-3.
+    """
+    found = [parameter.detach().double().flatten() for parameter in model.parameters() if parameter.dim() > 1]
+    if not found:
+        return {}
+    every = torch.cat(found)
+    return {"weights.norm": float(every.norm()), "weights.small": float((every.abs() < SMALL).double().mean())}
 
 
 def seconds_per_1000(model: nn.Module, x: Tensor, repeats: int = 5) -> float:

@@ -210,13 +210,14 @@ def _train(job: Job) -> None:
     from atelier import cost
     from atelier.data.items import items
     from atelier.data.store import Store
+    from atelier.data.subset import first
     from atelier.fit import Diverged, State, fit
     from atelier.optim import Optimizer
 
     store, where = Store(paths.noisy(job.dataset)), device(job.compute)
     hold_out = job.recipe.hold_out
     split = "validation" if hold_out else "test"
-    seen = items(store, "train", job.recipe.noise, hold_out, where)
+    seen = first(items(store, "train", job.recipe.noise, hold_out, where), job.recipe.items)
     held = items(store, split, job.recipe.noise, hold_out, where)
     spec = {"family": job.family, "shape": store.shape, "classes": len(store.classes), "settings": job.settings}
     recipe = job.recipe

@@ -12,12 +12,31 @@ Shape = tuple[int, ...]
 Width = Annotated[int, Ge(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 NonNegative = Annotated[float, Ge(0)]
-Activation = Literal["elu", "leaky-relu", "relu", "sigmoid", "softplus", "tanh"]
+Activation = Literal[
+    "arctan", "elu", "leaky-relu", "linear", "piecewise-linear", "prelu", "relu", "sigmoid", "softplus", "tanh"
+]
 Init = Literal["he", "normal", "torch"]
 
+
+class Arctan(nn.Module):
+    def forward(self, v: Tensor) -> Tensor:
+        return v.atan()
+
+
+class PiecewiseLinear(nn.Module):
+    """v + 1/2 within [0, 1]."""
+
+    def forward(self, v: Tensor) -> Tensor:
+        return F.hardtanh(v + 0.5, 0.0, 1.0)
+
+
 ACTIVATIONS = {
+    "arctan": Arctan,
     "elu": nn.ELU,
     "leaky-relu": nn.LeakyReLU,
+    "linear": nn.Identity,
+    "piecewise-linear": PiecewiseLinear,
+    "prelu": nn.PReLU,
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,
     "softplus": nn.Softplus,

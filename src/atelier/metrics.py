@@ -10,6 +10,7 @@ def classification(log_probabilities: np.ndarray, y: np.ndarray) -> dict[str, fl
 
     accuracy: share of items whose largest probability is at the label; f1_macro: mean over classes of F1;
     accuracy_rounded: mean over items and classes of round(p) == onehot, the element-wise figure of two sources;
+    sure_right, sure_wrong: shares of items with more than half of the probability on the label, on another class;
     nll: mean negative log-likelihood in nats; ece: expected calibration error over 15 equal bins of confidence
     (Guo et al. 2017, "On calibration of modern neural networks", equation 3).
     """
@@ -21,6 +22,8 @@ def classification(log_probabilities: np.ndarray, y: np.ndarray) -> dict[str, fl
     return {
         "accuracy": float((predicted == y).mean()),
         "accuracy_rounded": float((np.round(probabilities) == onehot).mean()),
+        "sure_right": float((probabilities[np.arange(len(y)), y] > 0.5).mean()),
+        "sure_wrong": float(((probabilities > 0.5) & (onehot == 0)).any(1).mean()),
         "f1_macro": float(f1_score(y, predicted, average="macro", zero_division=0)),
         "nll": float(-log_probabilities[np.arange(len(y)), y].mean()),
         "ece": calibration_error(probabilities.max(1), predicted == y),

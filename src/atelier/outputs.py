@@ -38,6 +38,11 @@ def behind(stages: Stages, study: str) -> Stages:
     return {name: stages[name] for name in sorted(found)}
 
 
+def page_of(stages: Stages, study: str) -> str | None:
+    """The stage that writes the page of a study or an experiment, if it has run."""
+    return next((name for name in (f"report@{study}", f"experiment@{study}") if name in stages), None)
+
+
 def made_by(stages: Stages, *names: str) -> dict[str, str]:
     """Output path -> md5 of the named stages, of all of them if none is named."""
     return {path: md5 for name in names or stages for path, md5 in _md5s(stages[name], "outs").items()}

@@ -4,7 +4,7 @@ import functools
 import inspect
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -20,6 +20,12 @@ def _family(text: str) -> str:
     from atelier import families
 
     return strict.one_of(families.names(), text)
+
+
+def _experiment(text: str) -> str:
+    from atelier import experiments
+
+    return strict.one_of(experiments.names(), text)
 
 
 def _source(text: str) -> str:
@@ -56,7 +62,7 @@ def _rising(values: tuple) -> tuple:
     return values
 
 
-_METRIC, _EXACT = r"(train|validation|test|gap)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
+_METRIC, _EXACT = r"(train|validation|test|gap|weights)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
 T = TypeVar("T")
 Kind = Literal["gaussian", "masking", "salt-and-pepper"]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -133,6 +139,7 @@ class Recipe(Strict):
     """How a model is trained.
 
     batch: full is one step an epoch; chunk bounds the rows held at once and leaves the gradient as it is.
+    items: train on so many of the training split only, the first.
     precision: bf16 multiplies in bfloat16 (autocast) and keeps weights, losses and evaluation in float32.
     snapshots: the epochs whose reconstructions are kept; 0 is before training.
     """
@@ -147,6 +154,7 @@ class Recipe(Strict):
     schedule: Literal["constant", "cosine", "one-cycle", "step"] = "constant"
     clip: Positive | None = None
     hold_out: bool = False
+    items: Count | None = None
     patience: Count | None = None
     evaluate_every: Count = 1
     noise: TrainNoise | None = None
@@ -169,12 +177,10 @@ class Recipe(Strict):
         return strict.checked(Recipe, {**self.model_dump(), **changes}, where)
 
 
-class ModelEntry(Strict, extra="allow"):
-    """One model of a study; every key but these three is a setting of its family."""
+class Case(Strict, extra="allow"):
+    """One model of an experiment; every key but its row is a setting of what the experiment measures."""
 
-    family: Annotated[str, AfterValidator(_family)]
     row: Row | Several[Row] = ()
-    train: Table[str, Any] = FrozenDict()
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -183,6 +189,13 @@ class ModelEntry(Strict, extra="allow"):
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.__pydantic_extra__ or {})
+
+
+class ModelEntry(Case, extra="allow"):
+    """One model of a study; every key but these three is a setting of its family."""
+
+    family: Annotated[str, AfterValidator(_family)]
+    train: Table[str, Any] = FrozenDict()
 
 
 class Prune(Strict):
@@ -252,15 +265,13 @@ class Claim(Strict):
     compare: Compare
 
 
-class Study(Strict):
-    """A question, the models that answer it, the claims to settle, the published figures, a note for the page."""
+class Experiment(Strict):
+    """A question, what is measured to answer it, the claims to settle, the published figures, a note for the page."""
 
     asks: Text
     dataset: str
     seeds: Count | Several[Seed]
-    train: Recipe
-    models: FilledTable[ModelName, ModelEntry]
-    prune: Prune | None
+    models: FilledTable[ModelName, Case]
     claims: tuple[Claim, ...]
     published: Table[str, Table[Figure, float]]
     note: Text | None
@@ -268,6 +279,31 @@ class Study(Strict):
     @property
     def seed_list(self) -> list[int]:
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    @property
+    def _compared(self) -> list[tuple[str, Compare]]:
+        return [(f".claims.{i}.compare", claim.compare) for i, claim in enumerate(self.claims)]
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> "Experiment":
+        named = [*self._naming(), (".published", self.published)]
+        named += [(where, compare.models) for where, compare in self._compared]
+        for where, model in ((where, model) for where, models in named for model in models):
+            if model not in self.models:
+                raise ValueError(f"{where} names {strict.shown(model)}, no model here; {nearest(model, self.models)}")
+        return self
+
+    def _naming(self) -> list[tuple[str, Iterable[str]]]:
+        """Keys of a kind's own that name models."""
+        return []
+
+
+class Study(Experiment):
+    """An experiment whose models are trained, and pruned if it says so."""
+
+    train: Recipe
+    models: FilledTable[ModelName, ModelEntry]
+    prune: Prune | None
 
     def recipe(self, model: str) -> Recipe:
         """The study's recipe with the model's own changes."""
@@ -286,16 +322,13 @@ class Study(Strict):
         own = [(f".models.{model}.train", self.recipe(model)) for model in self.models]
         return own + [(".prune.train", self.prune_recipe(model)) for model in self.pruned]
 
+    def _naming(self) -> list[tuple[str, Iterable[str]]]:
+        return [(".prune.models", self.pruned)]
+
     @model_validator(mode="after")
-    def _names_and_epochs_exist(self) -> "Study":
-        claims = [(f".claims.{i}.compare", claim.compare) for i, claim in enumerate(self.claims)]
-        named = [(".prune.models", self.pruned), (".published", self.published)]
-        named += [(where, compare.models) for where, compare in claims]
-        for where, model in ((where, model) for where, models in named for model in models):
-            if model not in self.models:
-                raise ValueError(f"{where} names {strict.shown(model)}, no model here; {nearest(model, self.models)}")
+    def _epochs_exist(self) -> "Study":
         self.recipes()
-        for where, compare in claims:
+        for where, compare in self._compared:
             for model, epoch in itertools.product(compare.models, (compare.epoch, compare.start, compare.end)):
                 recipe = self.recipe(model)
                 if epoch and not recipe.evaluates(epoch):
@@ -311,6 +344,7 @@ class Params(Strict):
     datasets: FilledTable[Annotated[str, AfterValidator(_source)], Dataset]
     noise: Noise
     studies: FilledTable[Name, Study]
+    experiments: Table[Annotated[Name, AfterValidator(_experiment)], Experiment] = FrozenDict()
 
     @property
     def crew(self) -> dict[str, Any]:
@@ -321,6 +355,20 @@ class Params(Strict):
         if name not in self.studies:
             raise AtelierError(f"params.yaml: there is no study {name}; {nearest(name, self.studies)}")
         return self.studies[name]
+
+    def experiment(self, name: str) -> Experiment:
+        if name not in self.experiments:
+            raise AtelierError(f"params.yaml: there is no experiment {name}; {nearest(name, self.experiments)}")
+        return self.experiments[name]
+
+    def entry(self, name: str) -> Experiment:
+        """A study or an experiment."""
+        return self.experiment(name) if name in self.experiments else self.study(name)
+
+    @property
+    def reported(self) -> dict[str, Experiment]:
+        """All that has a page under reports/studies."""
+        return {**self.studies, **self.experiments}
 
     def dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
@@ -334,12 +382,17 @@ class Params(Strict):
                 if corruption not in (known := self.noise.corruptions()):
                     where = f".datasets.{key}.train_noise.{index} is {strict.shown(corruption)}, which is not in noise"
                     raise ValueError(f"{where}; {nearest(corruption, known)}")
+        for key, entry in self.reported.items():
+            if entry.dataset not in self.datasets:
+                kind = "studies" if key in self.studies else "experiments"
+                hint = nearest(entry.dataset, self.datasets)
+                raise ValueError(f".{kind}.{key}.dataset is {strict.shown(entry.dataset)}; {hint}")
+        for key in self.experiments:
+            if key in self.studies:
+                raise ValueError(f".experiments.{key} would share reports/studies/{key} with the study; rename one")
         for key, study in self.studies.items():
             if key.removesuffix("-pruned") in self.studies and key.endswith("-pruned"):
                 raise ValueError(f".studies.{key} would share models/{key} with the pruned nets of another; rename it")
-            if study.dataset not in self.datasets:
-                hint = nearest(study.dataset, self.datasets)
-                raise ValueError(f".studies.{key}.dataset is {strict.shown(study.dataset)}; {hint}")
             stored = self.datasets[study.dataset].train_noise
             for where, recipe in study.recipes():
                 if recipe.noise and recipe.noise.draw == "fixed" and recipe.noise.name not in stored:
@@ -363,6 +416,9 @@ def load(path: Path | None = None, families: bool = True) -> Params:
     for study, content in params.studies.items() if families else ():
         for model, entry in content.models.items():
             check_settings(entry.family, entry.settings, f"{path.name}: studies.{study}.models.{model}")
+    for name, content in params.experiments.items() if families else ():
+        for model, entry in content.models.items():
+            check_case(name, entry.settings, f"{path.name}: experiments.{name}.models.{model}")
     return params
 
 
@@ -370,30 +426,51 @@ def check_settings(family: str, settings: Mapping[str, Any], where: str) -> dict
     """The settings, with the types that the family's keywords declare; AtelierError at the first that does not fit."""
     from atelier import families
 
-    schema = _settings_schema(family)
-    for key in settings:
-        if key not in schema.model_fields:
-            own = [field for field in ModelEntry.model_fields if get_close_matches(key, [field], cutoff=0.7)]
-            hint = nearest(key, [*schema.model_fields, *own])
-            raise AtelierError(f"{where}.{strict.spelt(key)} is not a setting of family {family}; {hint}")
-    try:
-        typed = strict.checked(schema, strict.frozen(settings), where)
-    except ValueError as error:
-        raise AtelierError(str(error)) from None
-    given = {key: getattr(typed, key) for key in settings}
+    given = _typed(_family_schema(family), settings, where, f"family {family}")
     families.check(family, given, where)
     return given
 
 
+def check_case(experiment: str, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings, with the types that the experiment's `measure` declares; AtelierError at the first amiss."""
+    return _typed(_experiment_schema(experiment), settings, where, f"experiment {experiment}")
+
+
+def _typed(schema: type[BaseModel], settings: Mapping[str, Any], where: str, owner: str) -> dict[str, Any]:
+    for key in settings:
+        if key not in schema.model_fields:
+            own = [field for field in ModelEntry.model_fields if get_close_matches(key, [field], cutoff=0.7)]
+            hint = nearest(key, [*schema.model_fields, *own])
+            raise AtelierError(f"{where}.{strict.spelt(key)} is not a setting of {owner}; {hint}")
+    try:
+        typed = strict.checked(schema, strict.frozen(settings), where)
+    except ValueError as error:
+        raise AtelierError(str(error)) from None
+    return {key: getattr(typed, key) for key in settings}
+
+
 @functools.cache
-def _settings_schema(family: str) -> type[BaseModel]:
+def _family_schema(family: str) -> type[BaseModel]:
     from atelier import families
 
     model = families.load(family)
-    hints = get_type_hints(model.__init__, include_extras=True)
+    return _schema(f"{family} settings", model, model.__init__)
+
+
+@functools.cache
+def _experiment_schema(name: str) -> type[BaseModel]:
+    from atelier import experiments
+
+    measure = experiments.load(name).measure
+    return _schema(f"{name} settings", measure, measure)
+
+
+def _schema(name: str, called: Callable, hinted: Callable) -> type[BaseModel]:
+    """The keyword-only arguments of a call; the optimizer comes from the recipe."""
+    hints = get_type_hints(hinted, include_extras=True)
     fields = {
         key: (hints.get(key, Any), ... if keyword.default is keyword.empty else keyword.default)
-        for key, keyword in inspect.signature(model).parameters.items()
+        for key, keyword in inspect.signature(called).parameters.items()
         if keyword.kind is keyword.KEYWORD_ONLY and key != "optimizer"
     }
-    return create_model(f"{family} settings", __base__=Strict, **fields)
+    return create_model(name, __base__=Strict, **fields)

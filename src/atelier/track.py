@@ -35,7 +35,7 @@ Point = tuple[str, float | None, int]  # metric, value, step; a value that is mi
 EVERY = 2.0  # seconds between two looks of --follow
 SILENT = 3600.0  # seconds without a line after which an unfinished job counts as dead
 MARK = ".atelier/tracked.json"  # the track stage's only output: a clone, which has no store, has no mark either
-REPORT = ("metrics.json", "curves.csv", "claims.json", "index.md")  # every report has these
+REPORT = ("metrics.json", "claims.json", "index.md")  # every report has these
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -176,14 +176,14 @@ def mirror(client: "MlflowClient", study: str | None = None) -> dict[str, str]:
 
 def _studies(stages: outputs.Stages) -> list[str]:
     folders = {file.parent.name for file in paths.report("any").parent.glob("*/metrics.json")}
-    return sorted(folders | {name.split("@")[1] for name in stages if name.startswith("report@")})
+    return sorted(folders | {name.split("@")[1] for name in stages if name.startswith(("report@", "experiment@"))})
 
 
 def _settled(stages: outputs.Stages, study: str) -> Result | str:
     """The result of a study if its files are what dvc.lock records, each made from the others; or what is amiss."""
     again = f"make study STUDY={study}"
     stages = outputs.behind(stages, study)
-    if not any(name.startswith("report@") for name in stages):
+    if not outputs.page_of(stages, study):
         return f"no report in dvc.lock, not tracked ({again} makes it)"
     made = {name: outputs.made_by(stages, name) for name in stages}
     result = Result(study, outputs.made_by(stages), {path: name for name in made for path in made[name]})
@@ -300,6 +300,8 @@ def _after(curve: list[Point], final: Mapping[str, float | None]) -> list[Point]
 
 def _curves(folder: Path) -> dict[tuple[str, int], list[Point]]:
     curves: dict[tuple[str, int], list[Point]] = {}
+    if not (folder / "curves.csv").exists():  # an experiment has none
+        return curves
     with open(folder / "curves.csv", newline="") as file:
         for row in csv.DictReader(file):
             job, epoch = (row.pop("model"), int(row.pop("seed"))), int(row.pop("epoch"))

@@ -28,7 +28,7 @@ from typing import Any
 from atelier import outputs, paths
 from atelier.errors import AtelierError
 from atelier.files import read_json
-from atelier.params import load
+from atelier.params import Study, load
 from atelier.track import pruning_series
 
 TOLERANCE = 0.005
@@ -52,9 +52,10 @@ def main(study: str, keep: bool = False) -> int:
     Raises AtelierError if there is no record to compare with, or the run fails.
     """
     root = paths.root()
-    entry = load(root / "params.yaml", families=False).study(study)
+    entry = load(root / "params.yaml", families=False).entry(study)
     stages = outputs.behind(outputs.recorded(root), study)
-    if f"report@{study}" not in stages:
+    page = outputs.page_of(stages, study)
+    if page is None:
         raise AtelierError(f"dvc.lock: holds no result of {study} to verify; make study STUDY={study} makes one")
     recorded = outputs.made_by(stages)
     edited = unrecorded(root, recorded)
@@ -64,7 +65,7 @@ def main(study: str, keep: bool = False) -> int:
     try:
         clean_copy(root, copy, recorded)
         print(f"running {study} again in {copy}", flush=True)
-        run(copy, study, root / "data" / "raw" if (root / "data" / "raw" / entry.dataset).is_dir() else None)
+        run(copy, page, root / "data" / "raw" if (root / "data" / "raw" / entry.dataset).is_dir() else None)
         again = outputs.made_by(outputs.behind(outputs.recorded(copy), study))
         verdicts = compare(root, copy, recorded, again)
         trained, expected = trained_jobs(copy, study), expected_jobs(entry)
@@ -110,8 +111,8 @@ def clean_copy(root: Path, copy: Path, recorded: Mapping[str, str]) -> None:
     (own / "config.local").write_text(f"[core]\n    no_scm = true\n[cache]\n    dir = {own / 'cache'}\n")
 
 
-def run(copy: Path, study: str, raw: Path | None) -> None:
-    """dvc repro in the copy, by the copy's code, output shown. Files in `raw` spare the download, not the checksums.
+def run(copy: Path, stage: str, raw: Path | None) -> None:
+    """dvc repro of a stage in the copy, by its code, output shown. Files in `raw` spare a download, not checksums.
 
     Raises AtelierError if other code would run, or the run fails.
     """
@@ -130,11 +131,11 @@ def run(copy: Path, study: str, raw: Path | None) -> None:
         used = subprocess.run(ask, cwd=copy, env=env, capture_output=True, text=True).stdout.strip()
         if not Path(used).resolve().is_relative_to(copy.resolve()):
             raise AtelierError(f"{used or 'no package'}: would run, not the copy's src; uninstall it and try again")
-    command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", f"report@{study}"]
+    command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", stage]
     sys.stdout.flush()
     status = subprocess.run(command, cwd=copy, env=env).returncode
     if status:
-        raise AtelierError(f"{study}: the run in the copy failed with status {status}; its output above says why")
+        raise AtelierError(f"{stage}: the run in the copy failed with status {status}; its output above says why")
 
 
 def trained_jobs(copy: Path, study: str) -> int:
@@ -144,7 +145,9 @@ def trained_jobs(copy: Path, study: str) -> int:
 
 
 def expected_jobs(entry: Any) -> int:
-    """Models times seeds; models alike in everything but their names are trained once."""
+    """Models times seeds; models alike in everything but their names are trained once. An experiment trains none."""
+    if not isinstance(entry, Study):
+        return 0
     jobs = {
         json.dumps([model.family, model.settings, entry.recipe(name).model_dump(), seed], sort_keys=True)
         for name, model in entry.models.items()

@@ -35,7 +35,7 @@ class Model(nn.Module):
     """plan: the steps: `conv MAPS SIZE [same|valid]`, `pool SIZE` (max), `avgpool SIZE`, `dense WIDTH`, `dropout P`.
 
     SIZE is 3 or 1x5. Convolutions keep the size unless `valid`; conv and dense are followed by the activation, and a
-    max pool right after a convolution comes before it: equal for a rising function, and cheaper.
+    max pool right after a convolution comes before it: equal for a function that never falls, and cheaper.
     """
 
     rows = 250  # maps are up to a hundred times the size of an item
@@ -57,7 +57,8 @@ class Model(nn.Module):
         size = tuple(shape) if len(shape) == 3 else (1, *shape)
         steps = [_parse(step) for step in plan] + [{"kind": "end"}]
         for step, following in zip(steps, steps[1:], strict=False):
-            waiting = step["kind"] == "conv" and following["kind"] == "pool"
+            rises = activation != "prelu"  # whose slope may be learned to be negative
+            waiting = step["kind"] == "conv" and following["kind"] == "pool" and rises
             for layer in _layers(step, size):
                 self.steps.append(layer)
                 size = _after(layer, size)

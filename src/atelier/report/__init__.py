@@ -9,7 +9,7 @@ def summary_text(study: str) -> str:
     from atelier import params, paths
     from atelier.report import page, results
 
-    entry = params.load(families=False).study(study)
+    entry = params.load(families=False).entry(study)
     folder = paths.report(study)
     lines = page.summary(results.read(folder, study, entry.models))
     where = (folder / "index.md").relative_to(paths.root())

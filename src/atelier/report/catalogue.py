@@ -44,7 +44,8 @@ def entries(reports: dict[str, Report]) -> list[dict[str, Any]]:
         for model in report.results.models:
             said = report.study.published.get(model, {})
             measured, exact = report.results.metrics(model), report.results.models[model]["exact"]
-            wanted = dict.fromkeys([report.results.headline(model), *(m for m in said if m not in exact)])
+            headline = report.results.headline(model)
+            wanted = dict.fromkeys([*([headline] if headline else measured), *(m for m in said if m not in exact)])
             known = {
                 "published": {m: value for m, value in said.items() if m not in exact},
                 "measured": {m: measured[m] for m in wanted if m in measured},

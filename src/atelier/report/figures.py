@@ -32,11 +32,16 @@ _WAY = ("criterion", "schedule", "recovery")
 
 
 def draw(results: Results, published: dict[str, dict[str, float]], folder: Path) -> dict[str, str]:
-    """Write every picture that the results have figures for, and remove those of an earlier run.
+    """Write every picture that the results have figures for.
 
     Returns file name -> caption, in the order of the page.
     """
-    plans = _plans(results, published)
+    return save(_plans(results, published), folder)
+
+
+def save(plans: dict[str, tuple[str, Callable[[], "Figure"]]], folder: Path) -> dict[str, str]:
+    """Write the pictures, file name -> (caption, what draws it), and remove those of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
     for stale in {path.name for path in folder.glob("*.png")} - set(plans):
         (folder / stale).unlink()
     for file, (_, picture) in plans.items():

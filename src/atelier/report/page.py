@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from atelier.params import Study
+from atelier.params import Experiment, Study
 from atelier.report import claims as settling
 from atelier.report import tables
 from atelier.report.results import Results, higher_is_better
@@ -46,6 +46,7 @@ def page(
         _picture("learning-curves.png", pictures),
         f"![{EXAMPLES}](examples.png)\n\n*{EXAMPLES}*" if examples else "",
         *_measures(results),
+        *_weights(results),
         *_section("Under noise", tables.noise(results, "accuracy"), _picture("noise.png", pictures)),
         *_differences(results),
         *_classes(results, pictures),
@@ -54,6 +55,26 @@ def page(
         *_section("Recipe", tables.recipe(results)),
         *_section("Run it again", "\n".join(["```", *again, "```"])),
         *_section("Cost", cost),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def experiment(
+    results: Results, entry: Experiment, entries: Entries, pictures: dict[str, str], text: str, about: str | None
+) -> str:
+    """index.md of an experiment. `text`: sections of its own; `about`: what its measures mean."""
+    name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
+    sections = [
+        f"# {entry.asks}",
+        f"**Answer.** {answer(entries)}",
+        entry.note or "",
+        f"Experiment `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
+        *_section("Measured", tables.everything(results), " ".join((about or "").split())),
+        *(_picture(file, pictures) for file in pictures),
+        *_claims(entries),
+        text,
+        *_section("Cost", f"Seconds differ from run to run, so they are kept apart: [times]({_times(results)})."),
+        *_section("Run it again", f"```\nmake experiment EXPERIMENT={name}\n```"),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -112,6 +133,11 @@ def _measures(results: Results) -> list[str]:
         "log-likelihood. ece: expected calibration error. mae: on inputs corrupted as in training."
     )
     return _section("Training, held-out and test items", body, note) if body else []
+
+
+def _weights(results: Results) -> list[str]:
+    body = tables.weights(results)
+    return [tables.folded("Weights: their norm, and how many are nearly 0", body)] if body else []
 
 
 def _differences(results: Results) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from atelier.report.results import Results, parts
 
 MISSING = "–"
-_PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1"}
+_PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
 _DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
 _UNITS = {"psnr": "dB", "nll": "nats"}
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "ece", "mae")
@@ -95,6 +95,16 @@ def main(results: Results, sources: dict[str, dict[str, float]]) -> str:
     return table(["Model", "Metric", "Mean", "95 % interval", "n", "Published", "Parameters", "Multiply-adds"], rows)
 
 
+def everything(results: Results) -> str:
+    """A row per model, a column per metric that some model has; the models' settings beside their names."""
+    metrics = list(dict.fromkeys(metric for model in results.models for metric in results.metrics(model)))
+    rows = [
+        [model, _listed(entry.get("settings", {})), *(spread_with_unit(m, results.summary(model, m)) for m in metrics)]
+        for model, entry in results.models.items()
+    ]
+    return table(["Model", "Settings", *(parts(metric)[2] for metric in metrics)], rows)
+
+
 def _code(metric: str) -> str:
     return f"`{metric}`" if metric else MISSING
 
@@ -127,6 +137,19 @@ def measures(results: Results) -> str:
             if any(found):
                 rows.append([measure + _bracketed(measure), model, *(spread(measure, s) for s in found)])
     return table(["Measure", "Model", *(s.capitalize() for s in _SPLITS)], rows) if rows else ""
+
+
+def weights(results: Results) -> str:
+    """Their norm, and how many are nearly 0, beside the penalties that the models have."""
+    keys = ("weights.norm", "weights.small")
+    rows = []
+    for model, entry in results.models.items():
+        penalties = {name: entry.get("settings", {}).get(name) for name in ("l1", "l2")}
+        if any(results.summary(model, key) for key in keys):
+            rows.append(
+                [model, _listed(penalties), *(spread_with_unit(key, results.summary(model, key)) for key in keys)]
+            )
+    return table(["Model", "Penalty", "Norm", "Share under 0.001"], rows) if rows else ""
 
 
 def _bracketed(name: str) -> str:

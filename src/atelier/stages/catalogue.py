@@ -1,24 +1,26 @@
-"""catalogue: reports/studies/*/{metrics,claims}.json -> reports/catalogue.json, reports/catalogue.md.
+"""catalogue: reports/studies/*/{metrics,claims}.json -> reports/catalogue.json, reports/catalogue.md; reports/rounded.
 
-Of every study's parameters it reads models (their rows) and published.
+Of every study's and experiment's parameters it reads models (their rows) and published.
 """
 
 from atelier import files, params, paths
-from atelier.report import catalogue, results
+from atelier.report import catalogue, figures, results, rounded
 
 
 def main() -> None:
-    """Gather the studies of params.yaml that have run; name those, and those models, that have not."""
+    """Gather the studies and experiments of params.yaml that have run; name those, and those models, that have not."""
     reports, missing = {}, []
-    for name, study in params.load(families=False).studies.items():
+    for name, entry in params.load(families=False).reported.items():
         folder = paths.report(name)
         if all((folder / file).exists() for file in ("metrics.json", "claims.json")):
-            found = results.read(folder, name, study.models, whole=False)
-            reports[name] = catalogue.Report(study, found, files.read_json(folder / "claims.json"))
-            missing += [(name, model) for model in study.models if model not in found.models]
+            found = results.read(folder, name, entry.models, whole=False)
+            reports[name] = catalogue.Report(entry, found, files.read_json(folder / "claims.json"))
+            missing += [(name, model) for model in entry.models if model not in found.models]
         else:
             missing.append((name, "every model"))
     rows = catalogue.entries(reports)
     folder = paths.root() / "reports"
     files.write_json(folder / "catalogue.json", rows)
     files.write_text(folder / "catalogue.md", catalogue.markdown(rows, reports, missing))
+    drawn = figures.save(rounded.pictures(reports), folder / "rounded" / "figures")
+    files.write_text(folder / "rounded" / "index.md", rounded.page(reports, drawn))

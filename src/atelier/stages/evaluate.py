@@ -67,7 +67,7 @@ def judge(candidate: Candidate) -> dict[str, Any]:
     hold_out, trained_on = job.recipe.hold_out, job.recipe.noise
     found = {
         "seed": job.seed,
-        "metrics": evaluation.judge_everywhere(model, store, hold_out, trained_on, list(candidate.corruptions)),
+        "metrics": evaluation.judge_everywhere(model, store, job.recipe, list(candidate.corruptions)),
         "exact": spec["cost"],
         "history": files.read_json(folder / "history.json"),
         "code_size": getattr(model, "code_size", None),

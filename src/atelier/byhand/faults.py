@@ -1,0 +1,148 @@
+"""Faults in hand derivations, each as its source writes it, beside autograd: the check that shows it.
+
+The net is Linear-f-Linear-g of backprop.py; every fault gives the gradient that its formula gives.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from atelier.byhand.activations import ACTIVATIONS, Array, logistic
+from atelier.byhand.backprop import arrays, initial
+
+ITEMS, INPUTS, UNITS = 50, 6, 5
+
+
+@dataclass(frozen=True)
+class Example:
+    """A small net with a logistic output on random items, its sums, and what autograd says."""
+
+    w2: Array
+    x: Array
+    t: Array
+    h: Array
+    v1: Array
+    y: Array
+    hidden: str
+    expected: list[Array]  # of dW1, db1, dW2, db2
+
+
+def example(hidden: str, loss: str) -> Example:
+    rng = np.random.default_rng(0)
+    net = initial((INPUTS, UNITS, 1), rng)
+    x, t = rng.standard_normal((ITEMS, INPUTS)), rng.integers(0, 2, (ITEMS, 1)).astype(np.float64)
+    v1 = x @ net[0].weights.T + net[0].biases
+    h = ACTIVATIONS[hidden].value(v1)
+    y = logistic(h @ net[1].weights.T + net[1].biases)
+    return Example(net[1].weights, x, t, h, v1, y, hidden, by_autograd(arrays(net), x, t, hidden, loss))
+
+
+def by_autograd(leaves: Sequence[Array], x: Array, t: Array, hidden: str, loss: str) -> list[Array]:
+    """The gradient of the mean loss of Linear-hidden-Linear by W1, b1, W2, b2, from torch."""
+    import torch
+    from torch.nn import functional as F
+
+    inner = {"relu": torch.relu, "logistic": torch.sigmoid, "tanh": torch.tanh, "leaky-relu": F.leaky_relu}[hidden]
+    outer: dict[str, Callable] = {"relu out": torch.relu, "softplus out": F.softplus, "exp out": torch.exp}
+    outer["logistic out"] = torch.sigmoid
+    w1, b1, w2, b2 = tensors = [torch.tensor(leaf, requires_grad=True) for leaf in leaves]
+    v = inner(torch.tensor(x) @ w1.T + b1) @ w2.T + b2
+    targets = torch.tensor(t)
+    if loss == "cross-entropy":
+        error = F.binary_cross_entropy_with_logits(v, targets, reduction="sum") / len(x)
+    else:
+        y = outer.get(loss.partition(", ")[2], lambda v: v)(v)
+        error = 0.5 * (y - targets).square().sum() / len(x)
+    return [gradient.numpy() for gradient in torch.autograd.grad(error, tensors)]
+
+
+def deviation(found: Sequence[Array], expected: Sequence[Array]) -> float:
+    """The largest difference of any array, by its largest entry; infinite where a shape is another."""
+    if any(ours.shape != theirs.shape for ours, theirs in zip(found, expected, strict=True)):
+        return float("inf")
+    pairs = zip(found, expected, strict=True)
+    return float(max(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-300) for ours, theirs in pairs))
+
+
+def right(e: Example, cross_entropy: bool) -> list[Array]:
+    d2 = (e.y - e.t) / ITEMS * (1.0 if cross_entropy else e.y * (1.0 - e.y))
+    d1 = (d2 @ e.w2) * ACTIVATIONS[e.hidden].derivative(e.v1)
+    return [d1.T @ e.x, d1.sum(axis=0), d2.T @ e.h, d2.sum(axis=0)]
+
+
+def wrong_order(e: Example) -> list[Array]:
+    """dW1 as x times the local gradient: its transpose, of another shape."""
+    w1, *others = right(e, cross_entropy=True)
+    return [w1.T, *others]
+
+
+def masked_as_a_whole(e: Example) -> list[Array]:
+    """ReLU's derivative 1 for all units of an item if any is on, and not unit by unit."""
+    d2 = (e.y - e.t) / ITEMS
+    d1 = (d2 @ e.w2) * (e.v1 > 0).any(axis=1, keepdims=True)
+    return [d1.T @ e.x, d1.sum(axis=0), d2.T @ e.h, d2.sum(axis=0)]
+
+
+def bias_as_weights(e: Example) -> list[Array]:
+    """The formula of dW1 under the name of db1."""
+    w1, _, *others = right(e, cross_entropy=True)
+    return [w1, w1, *others]
+
+
+def without_logistic_derivatives(e: Example) -> list[Array]:
+    """Squared error of a logistic output without y (1 - y), and a logistic hidden layer without h (1 - h)."""
+    d2 = (e.y - e.t) / ITEMS
+    d1 = d2 @ e.w2
+    return [d1.T @ e.x, d1.sum(axis=0), d2.T @ e.h, d2.sum(axis=0)]
+
+
+def plus_in_cross_entropy(e: Example) -> list[Array]:
+    """d/dy of -t log y + (1 - t) log(1 - y), the second sign turned, times y (1 - y)."""
+    d2 = (-e.t / e.y - (1.0 - e.t) / (1.0 - e.y)) * e.y * (1.0 - e.y) / ITEMS
+    d1 = (d2 @ e.w2) * ACTIVATIONS[e.hidden].derivative(e.v1)
+    return [d1.T @ e.x, d1.sum(axis=0), d2.T @ e.h, d2.sum(axis=0)]
+
+
+def one_bias_a_layer(e: Example) -> list[Array]:
+    """One number for all units of the hidden layer: each moves by the sum over units."""
+    w1, b1, *others = right(e, cross_entropy=True)
+    return [w1, np.full_like(b1, b1.sum()), *others]
+
+
+def random_step(e: Example) -> list[Array]:
+    """An update drawn at random, of the right gradient's size."""
+    rng, found = np.random.default_rng(1), []
+    for gradient in right(e, cross_entropy=True):
+        drawn = rng.standard_normal(gradient.shape)
+        found.append(drawn * np.abs(gradient).max() / np.abs(drawn).max())
+    return found
+
+
+FAULTS: tuple[tuple[str, str, str, str, Callable[[Example], list[Array]]], ...] = (
+    ("D4.1", "the factors of dW1 in the wrong order", "relu", "cross-entropy", wrong_order),
+    ("D4.1", "ReLU's mask for a whole item, not for each unit", "relu", "cross-entropy", masked_as_a_whole),
+    ("D4.1", "db1 written as dW1", "relu", "cross-entropy", bias_as_weights),
+    (
+        "D4.1",
+        "the logistic derivatives left out",
+        "logistic",
+        "half-squared, logistic out",
+        without_logistic_derivatives,
+    ),
+    ("D4.1", "+ for - in the binary cross-entropy", "relu", "cross-entropy", plus_in_cross_entropy),
+    ("D4.1", "the update shown is a random walk", "relu", "cross-entropy", random_step),
+    ("D0, D1.2 to D1.5", "one scalar bias for a layer, or for the net", "relu", "cross-entropy", one_bias_a_layer),
+)
+
+
+def table() -> str:
+    """Every fault with its deviation from autograd, and that of the right formula beside it."""
+    rows = ["## Faults in the sources' derivations", ""]
+    rows += ["| Row | What the source writes | Its gradient against autograd | Ours |", "| :-- | :-- | --: | --: |"]
+    for row, what, hidden, loss, wrong in FAULTS:
+        e = example(hidden, loss)
+        off, ours = deviation(wrong(e), e.expected), deviation(right(e, loss == "cross-entropy"), e.expected)
+        rows.append(f"| {row} | {what} | {'another shape' if np.isinf(off) else f'{off:.2g}'} | {ours:.1g} |")
+    rows += ["", "The largest difference in any entry, by the largest entry of that array in autograd's gradient."]
+    return "\n".join(rows)

@@ -1,0 +1,39 @@
+"""Experiments, one a file, found by its name: laws of the field, measured on real items.
+
+An experiment has `measure(seed, store, *, typed settings) -> {metric: value}`, which is called for every model of its
+entry in params.yaml and every seed; beside metrics it may give "series", plain values to draw, and "train_s", seconds.
+
+It may have FLOORS, {name: {metric: value}} that claims compare with; `pictures(store, models, series)`, which gives
+{file: (caption, function that draws)}, models being settings and series lists, one value a seed, by name; and
+`text(store)`, Markdown for its page.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import numpy as np
+
+from atelier.byhand.activations import Array
+from atelier.data.store import Store
+from atelier.errors import AtelierError, nearest
+
+
+def names() -> list[str]:
+    """Every experiment in this folder, without importing any."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> ModuleType:
+    if name not in names():
+        raise AtelierError(f"there is no experiment {name}; {nearest(name, names())}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def items(store: Store, split: str, count: int, classes: tuple[int, ...] = ()) -> tuple[Array, Array]:
+    """The first `count` items of a split, of these classes: pixels (count, values) in [0, 1], labels (count,)."""
+    stored = store.stored(split, hold_out=False)
+    rows = np.flatnonzero(np.isin(stored.y, classes)) if classes else np.arange(len(stored.y))
+    rows = rows[:count]
+    x = stored.x[rows] if stored.rows is None else stored.x[stored.rows[rows]]
+    return x.reshape(len(rows), -1).astype(np.float64) / stored.scale, stored.y[rows].astype(np.int64)

@@ -1,0 +1,171 @@
+"""Experiments: what each measures is so, its stage writes whole reports, and hand gradients' faults are seen."""
+
+import inspect
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from atelier import experiments, files, metrics, params, paths
+from atelier.__main__ import main as command
+from atelier.byhand import faults
+from atelier.data.store import Store
+from atelier.errors import AtelierError
+from atelier.report import rounded
+from atelier.stages import catalogue, experiment
+
+SETTINGS = {
+    "activations": [{"name": "relu"}, {"name": "logistic"}],
+    "back-propagation": [{"hidden": (), "count": 20}, {"hidden": (5, 4), "activation": "relu", "count": 20}],
+    "gradient-norms": [{"hidden": (5,), "epochs": 2}, {"hidden": (5, 4), "epochs": 2, "init": "normal"}],
+    "mini-batch": [{"batch": 8, "hidden": (5,)}],
+    "optimiser-paths": [{"name": "momentum", "lr": 0.03}, {"name": "adam", "lr": 0.05, "place": "inside"}],
+    "two-layer": [
+        {"task": "number", "loss": "half-squared, softplus out", "epochs": 2},
+        {"task": "classes", "loss": "cross-entropy", "hidden": "logistic", "epochs": 2},
+    ],
+}
+CASES = [(name, settings) for name, every in SETTINGS.items() for settings in every]
+
+
+def write(folder, entries: dict) -> None:
+    document = YAML()
+    content = document.load((folder / "params.yaml").read_text())
+    content["experiments"] = entries
+    with open(folder / "params.yaml", "w") as file:
+        document.dump(content, file)
+
+
+def entry(models: dict, claims: tuple = (), **changes) -> dict:
+    known = {"asks": "Is it so?", "dataset": "digits", "seeds": 3, "models": models, "claims": list(claims)}
+    return known | {"published": {}, "note": None} | changes
+
+
+@pytest.fixture
+def store(project) -> Store:
+    return Store(paths.noisy("digits"))
+
+
+def test_every_experiment_is_tried_here():
+    assert sorted(SETTINGS) == experiments.names()
+
+
+@pytest.mark.parametrize("name, settings", CASES, ids=str)
+def test_what_is_measured_follows_from_the_seed_and_is_named_in_the_docstring(name, settings, store):
+    module = experiments.load(name)
+    found, again, other = ({**module.measure(seed, store, **settings), "train_s": 0.0} for seed in (0, 0, 1))
+    assert found == again != other
+    for metric, value in found.items():
+        if metric in ("series", "train_s"):
+            continue
+        assert metric.startswith(("test.", "train.")) and math.isfinite(value)
+        word = metric.partition(".")[2]
+        assert word in inspect.getdoc(module.measure) + module.__doc__ or word == "accuracy", word
+
+
+def test_hand_gradients_agree_and_descent_and_momentum_behave_as_in_theory(store):
+    assert experiments.load("back-propagation").measure(0, store, hidden=(6, 5), count=30)["test.deviation"] < 1e-10
+    measure = experiments.load("optimiser-paths").measure
+    rules = {name: measure(0, store, name=name, lr=lr) for name, lr in (("descent", 0.036), ("adam", 0.05))}
+    # Along y descent multiplies by 1 - 50 lr = -0.8 a step: the whole way is (1 + 0.8) / (1 - 0.8) = 9 times the start.
+    assert rules["descent"]["test.oscillation"] == pytest.approx(9.0, rel=1e-6)
+    assert rules["descent"]["test.scale_change"] == 1e6  # 1,000 times the gradient diverges
+    assert rules["adam"]["test.scale_change"] < 1e-3
+    assert rules["adam"]["test.plateau"] == pytest.approx(1 / 0.05, abs=1)  # every step is lr long
+    biased = measure(0, store, name="adam", lr=0.05, correct=False)["test.first_moment"]
+    assert biased == pytest.approx(0.9) and rules["adam"]["test.first_moment"] < 1e-12
+
+
+@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault[1])
+def test_every_fault_is_far_from_autograd_and_the_right_formula_is_not(fault):
+    _, _, hidden, loss, wrong = fault
+    e = faults.example(hidden, loss)
+    assert faults.deviation(wrong(e), e.expected) > 0.05
+    assert faults.deviation(faults.right(e, loss == "cross-entropy"), e.expected) < 1e-12
+
+
+def test_the_stage_writes_a_whole_report_and_the_catalogue_holds_it(project):
+    claims = [
+        {
+            "says": "It is the gradient",
+            "row": "D3.1",
+            "compare": {"metric": "test.deviation", "lower": "net", "floor": "rounding"},
+        },
+        {"says": "It is not", "compare": {"metric": "test.deviation", "higher": "net", "floor": "rounding"}},
+    ]
+    write(project, {"back-propagation": entry({"net": {"hidden": [5], "count": 20, "row": "D3.1"}}, claims)})
+    assert command(["experiment", "back-propagation"]) == 0
+    folder = paths.report("back-propagation")
+    found = files.read_json(folder / "metrics.json")
+    assert found["models"]["net"]["metrics"]["test.deviation"]["n"] == 3
+    assert [claim["verdict"] for claim in files.read_json(folder / "claims.json")] == ["holds", "does not hold"]
+    page = (folder / "index.md").read_text()
+    assert "“It is the gradient”" in page and "| deviation |" in page.replace("  ", " ")
+    catalogue.main()
+    (row,) = [row for row in files.read_json(project / "reports" / "catalogue.json") if row["id"] == "D3.1"]
+    assert row["verdict"] == "holds" and row["measured"]["test.deviation"]["n"] == 3
+
+
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"back-propagation"}))
+def test_pages_show_their_pictures_and_sections(name, project):
+    write(
+        project,
+        {
+            name: entry(
+                {
+                    f"m{i}": {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+                    for i, settings in enumerate(SETTINGS[name])
+                }
+            )
+        },
+    )
+    experiment.main(name)
+    folder = paths.report(name)
+    page = (folder / "index.md").read_text()
+    shown = re.findall(r"\]\((figures/[^)]+)\)", page)
+    assert shown and all((folder / file).exists() for file in shown)
+    assert ("Faults in the sources" in page) == (name == "two-layer")
+
+
+@pytest.mark.parametrize(
+    "name, change, fault",
+    [
+        ("back-propagation", {"models": {"net": {"hiden": [3]}}}, "did you mean hidden?"),
+        ("back-propagation", {"models": {"net": {"activation": "relo"}}}, "activation"),
+        ("back-propagation", {"dataset": "digit"}, "did you mean digits?"),
+        ("back-propagations", {}, "did you mean back-propagation?"),
+        ("back-propagation", {"published": {"nets": {}}}, "did you mean net?"),
+    ],
+)
+def test_what_is_wrong_in_params_is_told_in_one_line(name, change, fault, project, capsys):
+    write(project, {name: entry({"net": {"hidden": [3]}}) | change})
+    assert command(["experiment", name]) == 2
+    said = capsys.readouterr().err
+    assert fault in said and len(said.splitlines()) == 1
+    assert not paths.report(name).exists()
+
+
+def test_an_experiment_and_a_study_of_one_name_would_write_one_folder(project, monkeypatch):
+    monkeypatch.setattr(experiments, "names", lambda: ["tiny"])
+    write(project, {"tiny": entry({"net": {}})})
+    with pytest.raises(AtelierError, match="experiments.tiny would share reports/studies/tiny"):
+        params.load(families=False)
+
+
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 12), sharpness=st.floats(0.1, 20))
+def test_the_rounded_figure_is_what_its_formula_says(seed, classes, sharpness):
+    rng = np.random.default_rng(seed)
+    logits = sharpness * rng.standard_normal((40, classes))
+    y = rng.integers(0, classes, 40)
+    found = metrics.classification(logits - np.log(np.exp(logits).sum(1, keepdims=True)), y)
+    expected = 1 - 1 / classes + (found["sure_right"] - found["sure_wrong"]) / classes
+    assert found["accuracy_rounded"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_page_on_rounded_probabilities_says_so_where_no_row_used_them(project):
+    assert "No study" in rounded.page({}, {})
+    assert rounded.pictures({}) == {}
