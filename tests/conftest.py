@@ -45,6 +45,7 @@ def write_params(folder: Path, models: dict = MODELS, workers: int = 1, seeds: i
         "compute": {"threads": 1, "device": "cpu"},
         "datasets": {"digits": {"validation": VALIDATION, "test": TEST, "train_noise": ["gaussian-0.2"]}},
         "noise": {"gaussian": [0.2]},
+        "experiments": {},
         "studies": {"tiny": study | {"prune": None, "claims": [], "published": {}, "note": None}},
     }
     with open(folder / "params.yaml", "w") as file:

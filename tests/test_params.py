@@ -31,6 +31,7 @@ noise:
   seed: 0
   gaussian: [0.2, 0.5]
   masking: [0.25]
+experiments: {}
 studies:
   small:
     asks: Does a hidden layer help?
@@ -82,7 +83,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     (
         "workrs",
         2,
-        "{} is not a known key; did you mean workers? (cluster, compute, datasets, experiments, noise, studies, workers)",
+        "{} is not a known key; did you mean workers? (cluster, compute, datasets, experiments, noise, studies, "
+        "workers)",
     ),
     ("mirror", "/data", "{} is not a known key; (cluster, compute, datasets, experiments, noise, studies, workers)"),
     ("compute.thread", 2, "{} is not a known key; did you mean threads?"),

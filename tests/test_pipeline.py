@@ -36,6 +36,19 @@ studies:
         compare: {metric: test.accuracy, higher: mlp, than: softmax}
     published: {}
     note: null
+experiments:
+  back-propagation:
+    asks: Is it the gradient?
+    dataset: digits
+    seeds: 2
+    models:
+      net: {hidden: [5], count: 20, row: D3.1}
+    claims:
+      - says: It is the gradient
+        row: D3.1
+        compare: {metric: test.deviation, lower: net, floor: rounding}
+    published: {}
+    note: null
 """
 
 
@@ -100,11 +113,19 @@ def test_one_command_makes_every_result(project: Path) -> None:
     assert levels == {0.0, 0.25}
     page = (project / "reports/studies/tiny/index.md").read_text()
     assert page.startswith("# Does a hidden layer help?")
+    assert "“It is the gradient”" in (project / "reports/studies/back-propagation/index.md").read_text()
+    (row,) = json.loads((project / "reports/catalogue.json").read_text())
+    assert (row["id"], row["study"], row["verdict"]) == ("D3.1", "back-propagation", "holds")
     assert (project / "reports/catalogue.md").exists() and (project / "mlflow.db").exists()
 
 
 def test_nothing_changed_nothing_runs(project: Path) -> None:
     assert "Running stage" not in run(project, "-m", "dvc", "repro").stdout
+
+
+def test_an_experiment_is_proved_again_too(project: Path) -> None:
+    shown = run(project, "-m", "atelier", "verify", "back-propagation").stdout
+    assert "metrics.json" in shown and "different" not in shown and "identical" in shown
 
 
 def test_tracking_again_and_from_nothing_gives_the_same_runs(project: Path) -> None:

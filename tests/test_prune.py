@@ -464,6 +464,7 @@ def prune(root: Path, plan: dict | None, models: dict | None = None, hold_out: b
         "compute": {"threads": 1, "device": "cpu"},
         "datasets": {"digits": {"validation": 30, "test": 60, "seed": 0}},
         "noise": {"seed": 0},
+        "experiments": {},
         "studies": {"tiny": study},
     }
     (root / "params.yaml").write_text(json.dumps(params))

@@ -20,6 +20,7 @@ compute: {threads: 1, device: cpu}
 datasets:
   digits: {test: 10, validation: 10}
 noise: {seed: 0}
+experiments: {}
 studies:
   toy:
     asks: Does it run?

@@ -344,7 +344,7 @@ class Params(Strict):
     datasets: FilledTable[Annotated[str, AfterValidator(_source)], Dataset]
     noise: Noise
     studies: FilledTable[Name, Study]
-    experiments: Table[Annotated[Name, AfterValidator(_experiment)], Experiment] = FrozenDict()
+    experiments: Table[Annotated[Name, AfterValidator(_experiment)], Experiment]
 
     @property
     def crew(self) -> dict[str, Any]:
