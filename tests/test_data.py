@@ -38,7 +38,7 @@ datasets:
   digits: {digits}
   mnist: {mnist}
 noise: {{seed: 0, gaussian: [0.2, 0.5], salt-and-pepper: [0.1], masking: [0.25]}}
-experiments: {}
+experiments: {{}}
 studies:
   study:
     asks: Is it read?

@@ -239,7 +239,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "a key twice": (text("workers: 2", "workers: 2\nworkers: 3"), "line 2: the key workers stands there a second time"),
     "a setting twice": (
         text("cell: gru,", "cell: gru, cell: rnn,"),
-        "line 20: the key cell stands there a second time",
+        "line 21: the key cell stands there a second time",
     ),
     "a number for a model's name": (text("      gru:", "      7:"), "M has the key 7; give text, in quotes"),
     "a number for a key": (text("workers: 2", "2: workers"), "2 is not a known key"),
@@ -252,7 +252,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "a word": ("atelier\n", 'is "atelier"; give keys with values'),
     "tabs": ("workers: 2\ncompute:\n\tthreads: 1\n", r"line 3: is not valid YAML: found character '\t'"),
     "an open bracket": ("workers: [1, 2\ncompute: 3", "line 2: is not valid YAML"),
-    "two documents": (VALID + "---\n" + VALID, "line 41: is not valid YAML ... another document"),
+    "two documents": (VALID + "---\n" + VALID, "line 42: is not valid YAML ... another document"),
     "a tag": ("workers: !!python/object:os.system x\n", "line 1: is not valid YAML ... os.system"),
     "a wrong tag": ("workers: !!bool perhaps\n", "is not valid YAML ... perhaps"),
     "a 13th month": ("workers: 2020-13-01\n", "is not valid YAML: month must be in 1..12"),
