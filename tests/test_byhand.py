@@ -5,7 +5,7 @@ from decimal import Decimal, getcontext
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_array
 from torch.nn import functional as F
@@ -51,6 +51,7 @@ def test_every_activation_has_its_reference():
 
 
 @pytest.mark.parametrize("name", TORCH)
+@settings(derandomize=True, deadline=None)
 @given(v=values)
 def test_activations_and_their_derivatives_are_those_of_autograd(name, v):
     v = np.concatenate([v, [0.0, 0.5, -0.5]])  # the kinks
@@ -71,6 +72,7 @@ def test_far_out_nothing_overflows(name):
         assert np.isfinite(ACTIVATIONS[name].value(v)).all() and np.isfinite(ACTIVATIONS[name].derivative(v)).all()
 
 
+@settings(derandomize=True, deadline=None)
 @given(v=values)
 def test_the_slope_of_prelu_learns_by_autograds_gradient(v):
     slope = torch.tensor([0.25], dtype=torch.float64, requires_grad=True)
@@ -105,6 +107,7 @@ def in_torch(net, x, hidden):
 
 
 @pytest.mark.parametrize("loss", ["softmax", *LOSSES])
+@settings(derandomize=True, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     hidden=st.sampled_from(sorted({*SMOOTH} - {"exp"})),

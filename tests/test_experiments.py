@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -88,7 +88,7 @@ def test_every_fault_is_far_from_autograd_and_the_right_formula_is_not(fault):
     assert faults.deviation(faults.right(e, loss == "cross-entropy"), e.expected) < 1e-12
 
 
-def test_the_stage_writes_a_whole_report_and_the_catalogue_holds_it(project):
+def test_the_stage_writes_a_whole_report_and_the_catalogue_holds_it(project, capsys):
     claims = [
         {
             "says": "It is the gradient",
@@ -105,6 +105,8 @@ def test_the_stage_writes_a_whole_report_and_the_catalogue_holds_it(project):
     assert [claim["verdict"] for claim in files.read_json(folder / "claims.json")] == ["holds", "does not hold"]
     page = (folder / "index.md").read_text()
     assert "“It is the gradient”" in page and "| deviation |" in page.replace("  ", " ")
+    assert command(["summary", "back-propagation"]) == 0
+    assert re.search(r"net +test\.deviation +\d", capsys.readouterr().out)
     catalogue.main()
     (row,) = [row for row in files.read_json(project / "reports" / "catalogue.json") if row["id"] == "D3.1"]
     assert row["verdict"] == "holds" and row["measured"]["test.deviation"]["n"] == 3
@@ -156,6 +158,7 @@ def test_an_experiment_and_a_study_of_one_name_would_write_one_folder(project, m
         params.load(families=False)
 
 
+@settings(derandomize=True, deadline=None)
 @given(seed=st.integers(0, 2**31), classes=st.integers(2, 12), sharpness=st.floats(0.1, 20))
 def test_the_rounded_figure_is_what_its_formula_says(seed, classes, sharpness):
     rng = np.random.default_rng(seed)

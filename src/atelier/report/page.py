@@ -184,10 +184,13 @@ def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
 
 
 def summary(results: Results) -> str:
-    """For a terminal: each model's headline figure with its interval and size, and what a net pruned to half keeps."""
+    """For a terminal: each model's headline figure with its interval and size, and what a net pruned to half keeps.
+
+    Without a headline, as in an experiment, its first figure.
+    """
     lines = [("model", "metric", "mean [95 % interval]", "parameters")]
     for model, entry in results.models.items():
-        metric = results.headline(model)
+        metric = results.headline(model) or next(iter(results.metrics(model)), None)
         shown = tables.spread_with_unit(metric or "", results.summary(model, metric))
         lines.append((model, metric or tables.MISSING, shown, tables.count(entry["exact"].get("parameters"))))
     a, b, c, d = (max(map(len, column)) for column in zip(*lines, strict=True))
