@@ -1,7 +1,6 @@
 # Every target does its own set-up: a virtual environment with the pinned packages, made once and reused.
 PYTHON ?= python3
 STUDY ?= quickstart
-EXPERIMENT ?= two-layer
 VENV := .venv
 READY := $(VENV)/ready
 PEERS := .venv-bench
@@ -10,7 +9,7 @@ export DVC_NO_ANALYTICS := true
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run study experiment reproduce verify ui track bench test lint clean
+.PHONY: help run study reproduce verify ui track bench test lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,17 +17,10 @@ help:  ## list the targets
 run: STUDY := quickstart
 run: study  ## the main job: the study quickstart, about a minute and a half on 2 cores
 
-study: $(READY)  ## one study: make study STUDY=depth
-	@python -m atelier check --study $(STUDY)
-	@dvc repro --quiet report@$(STUDY)
+study: $(READY)  ## one study or experiment: make study STUDY=depth
+	@stage=$$(python -m atelier check --study $(STUDY)) && dvc repro --quiet $$stage
 	@dvc repro --quiet --single-item catalogue track
 	@python -m atelier summary $(STUDY)
-
-experiment: $(READY)  ## one experiment: make experiment EXPERIMENT=optimisers
-	@python -m atelier check --study $(EXPERIMENT)
-	@dvc repro --quiet experiment@$(EXPERIMENT)
-	@dvc repro --quiet --single-item catalogue track
-	@python -m atelier summary $(EXPERIMENT)
 
 reproduce: $(READY)  ## every study (hours; finished jobs are reused)
 	dvc repro

@@ -40,7 +40,7 @@ def _run(command: str, options: dict) -> int | None:
 
         params = load()
         if options["study"]:
-            params.entry(options["study"])
+            print(params.page_stage(options["study"]))
         return 0
     if command == "summary":
         from atelier.report import summary_text
@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         what = {"download": "dataset", "add_noise": "dataset", "experiment": "experiment"}.get(stage, "study")
         commands.add_parser(stage, help=text).add_argument("name", metavar=what.upper())
     commands.add_parser("catalogue", help="gather the results of all studies")
-    commands.add_parser("check", help="check params.yaml").add_argument("--study", help="a study that must be there")
+    commands.add_parser("check", help="check params.yaml").add_argument(
+        "--study", help="a study or experiment: print the stage of its page"
+    )
     commands.add_parser("summary", help="print a study's results").add_argument("name", metavar="STUDY")
     track = commands.add_parser("track", help="mirror results into MLflow")
     track.add_argument("--follow", action="store_true", help="keep mirroring a running study's curves")

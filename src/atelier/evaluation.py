@@ -13,6 +13,8 @@ from atelier.data.subset import first
 from atelier.fit import rows_at_once
 from atelier.params import Recipe, TrainNoise
 
+SMALL = 1e-3  # weights nearer to 0 count as gone
+
 
 @torch.no_grad()
 def answer(model: nn.Module, x: Tensor) -> np.ndarray | None:
@@ -60,9 +62,6 @@ def gaps(found: dict[str, float], trained_on: TrainNoise | None) -> dict[str, fl
         for metric, sign in signs.items()
         if f"{test}.{metric}" in found and f"train.{metric}" in found
     }
-
-
-SMALL = 1e-3  # weights nearer to 0 count as gone
 
 
 def weights(model: nn.Module) -> dict[str, float]:

@@ -365,6 +365,11 @@ class Params(Strict):
         """A study or an experiment."""
         return self.experiment(name) if name in self.experiments else self.study(name)
 
+    def page_stage(self, name: str) -> str:
+        """The stage in dvc.yaml that writes the page of a study or an experiment."""
+        self.entry(name)
+        return f"{'experiment' if name in self.experiments else 'report'}@{name}"
+
     @property
     def reported(self) -> dict[str, Experiment]:
         """All that has a page under reports/studies."""

@@ -11,12 +11,18 @@ It may have FLOORS, {name: {metric: value}} that claims compare with; `pictures(
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atelier.byhand.activations import Array
 from atelier.data.store import Store
 from atelier.errors import AtelierError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from atelier.params import Recipe
 
 
 def names() -> list[str]:
@@ -28,6 +34,18 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise AtelierError(f"there is no experiment {name}; {nearest(name, names())}")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def dense_net(store: Store, seed: int, recipe: "Recipe", **settings: Any) -> "nn.Module":
+    """The family mlp with these settings and the recipe's optimizer, its weights drawn from the seed."""
+    import torch
+
+    from atelier import families
+    from atelier.optim import Optimizer
+
+    torch.manual_seed(seed)
+    optimizer = Optimizer(recipe.optimizer, recipe.lr)
+    return families.load("mlp")(store.shape, len(store.classes), **settings, optimizer=optimizer)
 
 
 def items(store: Store, split: str, count: int, classes: tuple[int, ...] = ()) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ from annotated_types import Ge
 
 from atelier.byhand.activations import ACTIVATIONS
 from atelier.byhand.backprop import SOFTMAX_CROSS_ENTROPY, Net, arrays, gradients, initial
+from atelier.byhand.faults import deviation
 from atelier.data.store import Store
 from atelier.experiments import items
 
@@ -25,32 +26,18 @@ def measure(
     """deviation: largest over all weights, of the hand's gradient from autograd's, by the largest entry of autograd's;
     difference: the same from (E(w + h) - E(w - h)) / 2h, for some weights.
     """
+    from atelier.byhand import autograd
+
     rng = np.random.default_rng(seed)
     x, labels = items(store, "train", count)
     t = np.eye(len(store.classes))[labels]
     net = initial((x.shape[1], *hidden, t.shape[1]), rng)
     _, found = gradients(net, x, t, ACTIVATIONS[activation], SOFTMAX_CROSS_ENTROPY)
-    deviations = [
-        np.abs(ours - theirs).max() / np.abs(theirs).max()
-        for ours, theirs in zip(arrays(found), by_autograd(net, x, labels, activation), strict=True)
-    ]
+    expected = autograd.gradients(arrays(net), x, t, activation, "softmax")
     return {
-        "test.deviation": float(max(deviations)),
+        "test.deviation": deviation(arrays(found), expected),
         "test.difference": _by_differences(net, found, x, t, activation, rng),
     }
-
-
-def by_autograd(net: Net, x: np.ndarray, labels: np.ndarray, activation: str) -> list[np.ndarray]:
-    import torch
-    from torch.nn import functional as F
-
-    function = {"elu": F.elu, "logistic": torch.sigmoid, "relu": torch.relu, "softplus": F.softplus, "tanh": torch.tanh}
-    leaves = [torch.tensor(array, requires_grad=True) for array in arrays(net)]
-    y = torch.tensor(x)
-    for place in range(0, len(leaves), 2):
-        v = y @ leaves[place].T + leaves[place + 1]
-        y = function[activation](v)
-    return [gradient.numpy() for gradient in torch.autograd.grad(F.cross_entropy(v, torch.tensor(labels)), leaves)]
 
 
 def _by_differences(net: Net, found: Net, x: np.ndarray, t: np.ndarray, activation: str, rng) -> float:

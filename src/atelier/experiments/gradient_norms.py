@@ -7,7 +7,9 @@ import numpy as np
 from annotated_types import Ge
 
 from atelier.data.store import Store
+from atelier.experiments import dense_net
 from atelier.layers import Init, Width
+from atelier.report.figures import grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,19 +31,13 @@ def measure(
     mean over training, as decades (0: equal, -1: a tenth). norm_start: decades of the first layer's own norm. loss: the
     training loss in the end.
     """
-    import torch
-
     from atelier.data.items import items
-    from atelier.families import load
     from atelier.fit import fit
-    from atelier.optim import Optimizer
     from atelier.params import Recipe
 
     train, held = items(store, "train", None, False), items(store, "test", None, False)
     recipe = Recipe(epochs=epochs, batch="full", chunk=CHUNK, evaluate_every=epochs)
-    torch.manual_seed(seed)
-    optimizer = Optimizer(recipe.optimizer, recipe.lr)
-    model = load("mlp")(store.shape, len(store.classes), hidden=hidden, init=init, optimizer=optimizer)
+    model = dense_net(store, seed, recipe, hidden=hidden, init=init)
     x, y = train.x[:LOOKED_AT], train.y[:LOOKED_AT]
     series: list[list[float]] = []
     state = fit(model, recipe, seed, train, ("test", held), after_epoch=lambda _: series.append(norms(model, x, y)))
@@ -74,12 +70,8 @@ def pictures(
 
 
 def _draw(series: dict[str, list[Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 2.6 * -(-len(series) // 3)), layout="constrained")
-    first = None
-    for place, (model, runs) in enumerate(series.items(), 1):
-        axes = first = figure.add_subplot(-(-len(series) // 3), 3, place, sharey=first)
+    figure, panels = grid(len(series), 2, 4.5, 2.6, sharey=True)
+    for axes, (model, runs) in zip(panels, series.items(), strict=True):
         mean = np.exp(np.log(np.maximum(np.array(runs), TINY)).mean(axis=0))  # (epochs + 1, layers)
         for layer in range(mean.shape[1]):
             axes.plot(mean[:, layer], label=f"layer {layer + 1}", linewidth=1.2)

@@ -9,7 +9,9 @@ import numpy as np
 from annotated_types import Ge
 
 from atelier.data.store import Store
+from atelier.experiments import dense_net
 from atelier.layers import Width
+from atelier.report.figures import grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,16 +29,12 @@ def measure(
     import torch
 
     from atelier.data.items import items
-    from atelier.families import load
     from atelier.fit import fit
-    from atelier.optim import Optimizer
     from atelier.params import Recipe
 
     train, held = items(store, "train", None, False), items(store, "test", None, False)
     recipe = Recipe(epochs=1, batch=batch)
-    torch.manual_seed(seed)
-    family, optimizer = load("mlp"), Optimizer(recipe.optimizer, recipe.lr)
-    model = family(store.shape, len(store.classes), hidden=hidden, optimizer=optimizer)
+    model = dense_net(store, seed, recipe, hidden=hidden)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     inner = model.losses
 
@@ -71,11 +69,8 @@ def pictures(
 
 
 def _draw(series: dict[str, list[Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for place, name in enumerate(("loss", "accuracy")):
-        axes = figure.add_subplot(1, 2, place + 1)
+    figure, panels = grid(2, 2, 4.5, 3.4)
+    for place, (axes, name) in enumerate(zip(panels, ("loss", "accuracy"), strict=True)):
         for model, runs in series.items():
             values = runs[0][place]
             axes.plot((np.arange(len(values)) + 1) / len(values), values, label=model, linewidth=0.8)

@@ -13,6 +13,7 @@ from atelier.byhand.activations import Array, logistic
 from atelier.byhand.optimizers import Adam, Descent, Momentum, RMSProp, Rule, path
 from atelier.data.store import Store
 from atelier.experiments import items
+from atelier.report.figures import COLOURS, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,19 +129,14 @@ def pictures(
 
 
 def _draw(models: dict[str, dict[str, Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    columns = 3
-    rows = -(-len(models) // columns)
-    figure = Figure(figsize=(9, 2.0 * rows), layout="constrained")
+    figure, panels = grid(len(models), 3, 3, 2)
     x, y = np.meshgrid(np.linspace(-0.3, 1.1, 141), np.linspace(-0.9, 0.9, 141))
-    for place, (label, settings) in enumerate(models.items(), 1):
-        axes = figure.add_subplot(rows, columns, place)
+    for axes, (label, settings) in zip(panels, models.items(), strict=True):
         axes.contour(x, y, 0.5 * (x**2 + STEEP * y**2), levels=np.geomspace(0.01, 20, 9), colors="0.8", linewidths=0.7)
         defaults = {"place": "outside", "correct": True, "steps_per_epoch": 1}
         found = path(rule(**defaults | settings), bowl, np.array([1.0, 0.7]), 60)
-        axes.plot(*found.T, color="#0072B2", linewidth=1)
-        axes.plot(*found[::10].T, "o", color="#D55E00", markersize=4, fillstyle="none")
+        axes.plot(*found.T, color=COLOURS[0], linewidth=1)
+        axes.plot(*found[::10].T, "o", color=COLOURS[1], markersize=4, fillstyle="none")
         axes.set(title=label, xlim=(-0.3, 1.1), ylim=(-0.9, 0.9))
         axes.grid(False)
     return figure

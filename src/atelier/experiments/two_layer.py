@@ -13,6 +13,7 @@ from atelier.byhand.backprop import arrays, forward, gradients, initial
 from atelier.byhand.two_layer import LOSSES, train
 from atelier.data.store import Store
 from atelier.experiments import items
+from atelier.report.figures import grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,12 +46,14 @@ def measure(
     answers under 0; saturated: the share of (item, hidden unit) that pass less than a hundredth of a gradient after
     training; reach: the norm of the first layer's gradient by the last's in a fresh net of 8 hidden layers.
     """
+    from atelier.byhand import autograd
+
     rng = np.random.default_rng(seed)
     (x, t), (test_x, test_t) = (examples(store, task, split) for split in ("train", "test"))
     net = initial((x.shape[1], width, 1), rng)
     deviation = faults.deviation(
         arrays(gradients(net, x[:200], t[:200], ACTIVATIONS[hidden], LOSSES[loss])[1]),
-        faults.by_autograd(arrays(net), x[:200], t[:200], hidden, loss),
+        autograd.gradients(arrays(net), x[:200], t[:200], hidden, loss),
     )
     keywords = {"lr": lr, "batch": BATCH, "epochs": epochs, "rng": rng}
     started = time.perf_counter()
@@ -93,11 +96,8 @@ def pictures(
 
 
 def _draw(models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for place, task in enumerate(("number", "classes"), 1):
-        axes = figure.add_subplot(1, 2, place)
+    figure, panels = grid(2, 2, 4.5, 3.4)
+    for axes, task in zip(panels, ("number", "classes"), strict=True):
         for model, runs in series.items():
             if models[model]["task"] == task:
                 axes.plot(np.mean(runs, axis=0), label=model, linewidth=1)

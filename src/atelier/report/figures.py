@@ -91,12 +91,16 @@ def _png(picture: Callable[[], "Figure"]) -> bytes:
     return packed.getvalue()
 
 
-def _grid(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple["Figure", list["Axes"]]:
-    """A figure of rows x columns panels, each width x height inches, and the panels from left to right, row by row."""
+def grid(count: int, columns: int, width: float, height: float, **options: Any) -> tuple["Figure", list["Axes"]]:
+    """A figure of `count` panels, each width x height inches, and the panels from left to right, row by row."""
     from matplotlib.figure import Figure
 
+    rows = -(-count // columns)
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
 
 
 def _label(metric: str) -> str:
@@ -127,7 +131,7 @@ def _metrics_to_show(results: Results, published: dict[str, dict[str, float]]) -
 
 def _headline(results: Results, published: dict[str, dict[str, float]], shown: list[str]) -> "Figure":
     heights = [0.7 + 0.3 * len(results.with_metric(metric)) for metric in shown]
-    figure, panels = _grid(len(shown), 1, 7, sum(heights) / len(shown), height_ratios=heights)
+    figure, panels = grid(len(shown), 1, 7, sum(heights) / len(shown), height_ratios=heights)
     for axes, metric in zip(panels, shown, strict=True):
         models, scale = results.with_metric(metric), _scale(metric)
         for y, model in enumerate(models):
@@ -155,7 +159,7 @@ def _learning_curves(results: Results) -> "Figure":
     n = len(COLOURS)
     rows = [(names, models[i : i + n]) for names, models in kinds.items() for i in range(0, len(models), n)]
     columns = max(len(names) for names, _ in rows)
-    figure, panels = _grid(len(rows), columns, 4.8, 3.4)
+    figure, panels = grid(len(rows) * columns, columns, 4.8, 3.4)
     for row, (names, models) in enumerate(rows):
         line = panels[row * columns : (row + 1) * columns]
         for axes, name in zip(line, names, strict=False):
@@ -200,8 +204,8 @@ def _against_noise(results: Results, name: str) -> "Figure":
     for corruption in results.corruptions(name):
         kinds.setdefault(kind_and_level(corruption)[0], []).append(corruption)
     columns = min(len(kinds), 3)
-    figure, panels = _grid(-(-len(kinds) // columns), columns, 3.4, 3.1, sharey=True)
-    for axes, (kind, corruptions) in zip(panels, kinds.items(), strict=False):
+    figure, panels = grid(len(kinds), columns, 3.4, 3.1, sharey=True)
+    for axes, (kind, corruptions) in zip(panels, kinds.items(), strict=True):
         levels = {0.0: clean} | {kind_and_level(c)[1]: f"test.{c}.{name}" for c in corruptions}
         for i, model in enumerate(results.with_metric(clean)):
             found = {x: results.summary(model, metric) for x, metric in levels.items()}
@@ -220,8 +224,6 @@ def _against_noise(results: Results, name: str) -> "Figure":
                 style = STYLES[i % len(STYLES)]
                 axes.plot(list(known), list(known.values()), style, color="grey", linewidth=1, label=floor)
         axes.set_xlabel(f"{kind} level")
-    for axes in panels[len(kinds) :]:
-        axes.set_axis_off()
     for axes in panels[::columns]:
         axes.set_ylabel(_label(clean))
     _legend_beside(panels[columns - 1])
@@ -232,8 +234,8 @@ def _confusion(results: Results) -> "Figure":
     models = [m for m in results.models if m in results.confusion]
     columns = min(len(models), 3)
     size = 0.8 + 0.3 * max(len(results.confusion[m]["classes"]) for m in models)
-    figure, panels = _grid(-(-len(models) // columns), columns, size, size)
-    for axes, model in zip(panels, models, strict=False):
+    figure, panels = grid(len(models), columns, size, size)
+    for axes, model in zip(panels, models, strict=True):
         matrix, names = results.confusion[model]["matrix"], [str(c) for c in results.confusion[model]["classes"]]
         shares = [[v / max(sum(row), 1) for v in row] for row in matrix]
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -248,8 +250,6 @@ def _confusion(results: Results) -> "Figure":
         axes.set_title(model)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-    for axes in panels[len(models) :]:
-        axes.set_axis_off()
     return figure
 
 
@@ -266,7 +266,7 @@ def _pruning(results: Results, model: str) -> "Figure":
     bottom, top = min(shown) - margin, max(shown) + margin
     criteria, schedules, recoveries = (list(dict.fromkeys(g[k] for g in groups)) for k in _WAY)
     sizes = ("parameters", "multiply_adds")
-    figure, panels = _grid(len(criteria), len(sizes), 4.4, 3, sharex="col", sharey=True)
+    figure, panels = grid(len(criteria) * len(sizes), len(sizes), 4.4, 3, sharex="col", sharey=True)
     for axes, (criterion, size) in zip(panels, itertools.product(criteria, sizes), strict=True):
         for schedule, recovery in itertools.product(schedules, recoveries):
             line = [g for g in groups if [g[k] for k in _WAY] == [criterion, schedule, recovery]]

@@ -30,10 +30,6 @@ def page(
 ) -> str:
     """index.md. `pictures` is file name -> caption under figures/; `examples`: whether evaluate drew examples.png."""
     name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
-    again = [
-        f"make study STUDY={name}     # brings everything up to date",
-        f"make verify STUDY={name}    # proves it: runs all of it again and compares the bytes",
-    ]
     cost = f"Seconds differ from run to run, so they are kept apart: [training and inference times]({_times(results)})."
     sections = [
         f"# {study.asks}",
@@ -53,7 +49,7 @@ def page(
         *_reconstruction(results, pictures),
         *_pruning(results, pictures),
         *_section("Recipe", tables.recipe(results)),
-        *_section("Run it again", "\n".join(["```", *again, "```"])),
+        *_again(name),
         *_section("Cost", cost),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -74,7 +70,7 @@ def experiment(
         *_claims(entries),
         text,
         *_section("Cost", f"Seconds differ from run to run, so they are kept apart: [times]({_times(results)})."),
-        *_section("Run it again", f"```\nmake experiment EXPERIMENT={name}\n```"),
+        *_again(name),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -105,6 +101,12 @@ def _section(title: str, *bodies: str) -> list[str]:
     """A heading and what stands under it; nothing where there is nothing."""
     known = [body for body in bodies if body]
     return [f"## {title}", *known] if known else []
+
+
+def _again(name: str) -> list[str]:
+    up_to_date = f"make study STUDY={name}     # brings everything up to date"
+    proof = f"make verify STUDY={name}    # proves it: runs all of it again and compares the bytes"
+    return _section("Run it again", f"```\n{up_to_date}\n{proof}\n```")
 
 
 def _picture(file: str, pictures: dict[str, str]) -> str:

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from atelier import stats
-from atelier.report import tables
+from atelier.report import figures, tables
 from atelier.report.catalogue import Report
 from atelier.report.results import Results
 
@@ -44,11 +44,38 @@ def page(reports: dict[str, Report], pictures: dict[str, str]) -> str:
     if not known:
         return "# Accuracy from rounded probabilities\n\nNo study that has run bears a row whose source used it.\n"
     published = {
-        (name, model): figures[f"test.{METRIC}"]
+        (name, model): said[f"test.{METRIC}"]
         for name, report in reports.items()
-        for model, figures in report.study.published.items()
-        if f"test.{METRIC}" in figures
+        for model, said in report.study.published.items()
+        if f"test.{METRIC}" in said
     }
+    sections = [
+        "# Why does accuracy come out too high when it is taken from rounded probabilities?",
+        f"**Answer.** {answer(known)}",
+        RELATION,
+        "## Both figures side by side",
+        side_by_side(known, reports),
+        "Means with 95 % intervals over seeds. The column of the formula is computed from c and w, and agrees with the "
+        "figure to rounding: that is the proof.",
+        *(f"![{caption}](figures/{file})\n\n*{caption}*" for file, caption in pictures.items()),
+        "## What a published figure would have been",
+        translated(known, published),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def side_by_side(known: list, reports: dict[str, Report]) -> str:
+    """Accuracy, the rounded figure and the formula of it, on training and on test items."""
+    columns = [
+        "Row",
+        "Study",
+        "Model",
+        "Items",
+        "Accuracy (%)",
+        "Rounded (%)",
+        "90 + (c − w) / 10 (%)",
+        "Published as accuracy",
+    ]
     body = []
     for row, name, model, results in known:
         for split in ("train", "test"):
@@ -66,29 +93,7 @@ def page(reports: dict[str, Report], pictures: dict[str, str]) -> str:
                     tables.published(f"{split}.accuracy", said),
                 ]
             )
-    columns = [
-        "Row",
-        "Study",
-        "Model",
-        "Items",
-        "Accuracy (%)",
-        "Rounded (%)",
-        "90 + (c − w) / 10 (%)",
-        "Published as accuracy",
-    ]
-    sections = [
-        "# Why does accuracy come out too high when it is taken from rounded probabilities?",
-        f"**Answer.** {answer(known)}",
-        RELATION,
-        "## Both figures side by side",
-        tables.table(columns, body),
-        "Means with 95 % intervals over seeds. The column of the formula is computed from c and w, and agrees with the "
-        "figure to rounding: that is the proof.",
-        *(f"![{caption}](figures/{file})\n\n*{caption}*" for file, caption in pictures.items()),
-        "## What a published figure would have been",
-        translated(known, published),
-    ]
-    return "\n\n".join(sections) + "\n"
+    return tables.table(columns, body)
 
 
 def answer(known: list) -> str:
@@ -160,16 +165,11 @@ def pictures(reports: dict[str, Report]) -> dict[str, tuple[str, Callable[[], "F
 
 
 def _draw(known: list) -> "Figure":
-    from matplotlib.figure import Figure
-
-    columns = 3
-    rows = -(-len(known) // columns)
-    figure = Figure(figsize=(9, 2.3 * rows), layout="constrained")
-    for place, (row, _, model, results) in enumerate(known, 1):
-        axes = figure.add_subplot(rows, columns, place)
+    figure, panels = figures.grid(len(known), 3, 3, 2.3)
+    for axes, (row, _, model, results) in zip(panels, known, strict=True):
         curves = results.curves[model]
         epochs = sorted(curves[results.seeds[0]])
-        for metric, style, colour in (("accuracy", "-", "#0072B2"), (METRIC, "--", "#D55E00")):
+        for metric, style, colour in (("accuracy", "-", figures.COLOURS[0]), (METRIC, "--", figures.COLOURS[1])):
             mean = [fmean(curves[seed][epoch][f"test.{metric}"] for seed in results.seeds) for epoch in epochs]
             axes.plot(epochs, mean, style, color=colour, linewidth=1.2)
         axes.axhline(0.9, color="0.5", linestyle=":", linewidth=1)

@@ -40,17 +40,12 @@ def main(name: str) -> None:
         Trial(name, model, seed, entry.dataset, settings[model]) for model in settings for seed in entry.seed_list
     ]
     measured = fan_out(measure, trials, title=f"experiment {name}", **everything.crew)
-    times = [
-        {"model": trial.model, "seed": trial.seed, "train_s": round(one.pop("train_s"), 3)}
-        for trial, one in zip(trials, measured, strict=True)
-        if "train_s" in one
-    ]
-    series: dict[str, list[Any]] = {model: [] for model in settings}
+    times, series, by_model = [], {model: [] for model in settings}, {model: [] for model in settings}
     for trial, one in zip(trials, measured, strict=True):
+        if "train_s" in one:
+            times.append({"model": trial.model, "seed": trial.seed, "train_s": round(one.pop("train_s"), 3)})
         series[trial.model].append(one.pop("series", None))
-    by_model = {
-        model: [m for trial, m in zip(trials, measured, strict=True) if trial.model == model] for model in settings
-    }
+        by_model[trial.model].append(one)
     models = {
         model: {
             "rows": list(entry.models[model].rows),
@@ -72,7 +67,6 @@ def main(name: str) -> None:
     files.write_text(
         folder / "index.md", page.experiment(found, entry, settled, drawn, text, experiment.measure.__doc__)
     )
-
     timings.update(paths.timings(name), times, stages={"experiment": round(time.monotonic() - started, 2)})
 
 
