@@ -16,7 +16,7 @@ from atelier.byhand import faults
 from atelier.data.store import Store
 from atelier.errors import AtelierError
 from atelier.report import rounded
-from atelier.stages import catalogue, experiment
+from atelier.stages import catalogue, experiment, report
 
 SETTINGS = {
     "activations": [{"name": "relu"}, {"name": "logistic"}],
@@ -98,7 +98,7 @@ def test_the_stage_writes_a_whole_report_and_the_catalogue_holds_it(project, cap
         {"says": "It is not", "compare": {"metric": "test.deviation", "higher": "net", "floor": "rounding"}},
     ]
     write(project, {"back-propagation": entry({"net": {"hidden": [5], "count": 20, "row": "D3.1"}}, claims)})
-    assert command(["experiment", "back-propagation"]) == 0
+    assert command(["experiment", "back-propagation"]) == command(["report", "back-propagation"]) == 0
     folder = paths.report("back-propagation")
     found = files.read_json(folder / "metrics.json")
     assert found["models"]["net"]["metrics"]["test.deviation"]["n"] == 3
@@ -126,9 +126,10 @@ def test_pages_show_their_pictures_and_sections(name, project):
         },
     )
     experiment.main(name)
+    report.main(name)
     folder = paths.report(name)
     page = (folder / "index.md").read_text()
-    shown = re.findall(r"\]\((figures/[^)]+)\)", page)
+    shown = re.findall(r"\]\((measured/[^)]+)\)", page)
     assert shown and all((folder / file).exists() for file in shown)
     assert ("Faults in the sources" in page) == (name == "two-layer")
 
@@ -155,7 +156,7 @@ def test_what_is_wrong_in_params_is_told_in_one_line(name, change, fault, projec
 def test_check_prints_the_stage_of_a_page(project, capsys):
     write(project, {"activations": entry({"net": {"name": "relu"}})})
     assert command(["check", "--study", "activations"]) == command(["check", "--study", "tiny"]) == 0
-    assert capsys.readouterr().out.split() == ["experiment@activations", "report@tiny"]
+    assert capsys.readouterr().out.split() == ["experiment_report@activations", "report@tiny"]
     assert command(["check", "--study", "activation"]) == 2
 
 

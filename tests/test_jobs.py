@@ -18,7 +18,7 @@ import torch
 from conftest import CLASSES, RECIPE, SHAPE, contents, write_params
 from filelock import FileLock
 
-from atelier import checkpoint, families, files, jobs, paths
+from atelier import checkpoint, code, families, files, jobs, paths
 from atelier.errors import AtelierError
 from atelier.params import Compute, Recipe, TrainNoise, load
 from atelier.stages import train
@@ -48,13 +48,13 @@ def new_family(project, monkeypatch):
     def write(source: str, name: str = "made_up") -> str:
         (folder / f"{name}.py").write_text(textwrap.dedent(source))
         sys.modules.pop(f"atelier.families.{name}", None)
-        jobs.code_digest.cache_clear()
-        jobs._code.cache_clear()
+        code.of_family.cache_clear()
+        code._read.cache_clear()
         return name.replace("_", "-")
 
     yield write
     sys.modules.pop("atelier.families.made_up", None)
-    jobs.code_digest.cache_clear()
+    code.of_family.cache_clear()
 
 
 # ---- the key
@@ -152,7 +152,7 @@ def test_the_key_follows_the_code_of_the_family_and_not_its_words(job, new_famil
 
 
 def test_the_key_follows_what_the_family_imports_and_what_every_job_runs(job, monkeypatch, tmp_path):
-    before, real = job.key, jobs.find_spec
+    before, real = job.key, code.find_spec
     for module, counts in {"fit": True, "noise": True, "optim": True, "layers": True, "params": False}.items():
         copied = tmp_path / f"{module}.py"
         copied.write_text(Path(real(f"atelier.{module}").origin).read_text() + "\nMORE = 1\n")
@@ -164,10 +164,10 @@ def test_the_key_follows_what_the_family_imports_and_what_every_job_runs(job, mo
             return spec
 
         with monkeypatch.context() as patch:
-            patch.setattr(jobs, "find_spec", changed)
-            jobs.code_digest.cache_clear()
+            patch.setattr(code, "find_spec", changed)
+            code.of_family.cache_clear()
             assert (replace(job).key != before) == counts, module
-        jobs.code_digest.cache_clear()
+        code.of_family.cache_clear()
         assert replace(job).key == before
 
 

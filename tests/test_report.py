@@ -16,9 +16,9 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from atelier import files, stats
+from atelier import files, stats, summary
 from atelier.errors import AtelierError
-from atelier.report import figures, results, summary_text, tables
+from atelier.report import figures, results, tables
 from atelier.stages import catalogue, report
 
 ZOO = Path("reports/studies/zoo")
@@ -484,7 +484,7 @@ def test_a_figure_missing_for_one_seed_is_a_dash(project):
     row = next(r for r in rows(text, "Model") if r["Model"] == "mlp")
     assert (row["Mean"], row["95 % interval"], row["Published"]) == ("–", "–", "96 %")
     assert no_word_for_nothing(text)
-    summary_text("zoo")
+    summary.text("zoo")
 
 
 def test_a_study_of_one_silent_model_still_has_a_page(project):
@@ -497,7 +497,7 @@ def test_a_study_of_one_silent_model_still_has_a_page(project):
     (row,) = rows(page, "Model")
     assert (row["Metric"], row["Mean"], row["n"], row["Parameters"]) == ("–", "–", "–", "650")
     assert "This study makes no claim" in page and "![" not in page and no_word_for_nothing(page)
-    assert "softmax" in summary_text("later")
+    assert "softmax" in summary.text("later")
     catalogue.main()
     assert "Not yet run" not in Path("reports/catalogue.md").read_text()
 
@@ -554,7 +554,7 @@ def test_a_model_that_was_not_evaluated_is_an_error(project, undrawn):
 
 
 def test_a_study_that_has_not_run_is_an_error(project):
-    for call in (report.main, summary_text):
+    for call in (report.main, summary.text):
         with pytest.raises(AtelierError, match=r"metrics\.json: not there"):
             call("later")
         with pytest.raises(AtelierError, match="there is no study zo; did you mean zoo"):
@@ -565,7 +565,7 @@ def test_a_study_that_has_not_run_is_an_error(project):
 
 
 def test_the_summary_names_figures_sizes_and_the_page(project):
-    text = summary_text("zoo")
+    text = summary.text("zoo")
     metrics = files.read_json(ZOO / "metrics.json")["models"]
     for model, size in SIZES.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"{model} ") and "pruned" not in line]
@@ -584,7 +584,7 @@ def test_the_half_size_net_is_chosen_on_validation_not_on_test(project):
                 point["validation"]["accuracy"], point["test"]["accuracy"] = (0.99, 0.5) if better else (0.5, 0.99)
 
     edit(ZOO / "pruning.json", favour)
-    (line,) = [line for line in summary_text("zoo").splitlines() if line.startswith("cnn pruned")]
+    (line,) = [line for line in summary.text("zoo").splitlines() if line.startswith("cnn pruned")]
     assert "44 % of its parameters (random, finetune): test accuracy 50.00 %" in line
 
 

@@ -12,8 +12,8 @@ STAGES = {
     "train": "train every model of a study",
     "evaluate": "judge a study's models on clean and noisy items",
     "prune": "remove nodes from a study's models and fine-tune",
-    "report": "write a study's page",
-    "experiment": "measure what an experiment is about and write its page",
+    "report": "write the page of a study or an experiment",
+    "experiment": "measure what an experiment is about",
 }
 
 
@@ -33,19 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(command: str, options: dict) -> int | None:
     if command in STAGES:
         return importlib.import_module(f"atelier.stages.{command}").main(options["name"])
-    if command == "catalogue":
-        return importlib.import_module("atelier.stages.catalogue").main()
+    if command in ("catalogue", "code"):
+        return importlib.import_module(f"atelier.stages.{command}").main()
     if command == "check":
         from atelier.params import load
 
         params = load()
         if options["study"]:
             print(params.page_stage(options["study"]))
-        return 0
-    if command == "summary":
-        from atelier.report import summary_text
-
-        print(summary_text(options["name"]))
         return 0
     if command == "ui":
         return importlib.import_module("atelier.track").ui(**options)
@@ -67,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     for stage, text in STAGES.items():
         what = {"download": "dataset", "add_noise": "dataset", "experiment": "experiment"}.get(stage, "study")
         commands.add_parser(stage, help=text).add_argument("name", metavar=what.upper())
+    commands.add_parser("code", help="digest the code that each study depends on")
     commands.add_parser("catalogue", help="gather the results of all studies")
     commands.add_parser("check", help="check params.yaml").add_argument(
         "--study", help="a study or experiment: print the stage of its page"

@@ -50,7 +50,7 @@ def judge_everywhere(model: nn.Module, store: Store, recipe: Recipe, corruptions
         name = f"test.{corruption.name}" if corruption else "test"
         seen = items(store, "test", corruption, hold_out)
         found |= {f"{name}.{metric}": value for metric, value in judge(model, seen).items()}
-    return found | gaps(found, trained_on) | weights(model)
+    return found | gaps(found, trained_on) | weights(model) | penalised(found, model)
 
 
 def gaps(found: dict[str, float], trained_on: TrainNoise | None) -> dict[str, float]:
@@ -68,11 +68,26 @@ def weights(model: nn.Module) -> dict[str, float]:
     """Of all matrices and kernels, biases left out: weights.norm, the root of their summed squares; weights.small, the
     share that is under 1e-3.
     """
-    found = [parameter.detach().double().flatten() for parameter in model.parameters() if parameter.dim() > 1]
-    if not found:
+    every = _weights(model)
+    if not len(every):
         return {}
-    every = torch.cat(found)
     return {"weights.norm": float(every.norm()), "weights.small": float((every.abs() < SMALL).double().mean())}
+
+
+def penalised(found: dict[str, float], model: nn.Module) -> dict[str, float]:
+    """What a classifier with l1 or l2 minimises: nll plus rate / 2 times the sum of absolute, of squared weights."""
+    l1, l2 = (getattr(model, name, 0.0) for name in ("l1", "l2"))
+    if not (l1 or l2):
+        return {}
+    every = _weights(model)
+    penalty = float(l1 / 2 * every.abs().sum() + l2 / 2 * every.square().sum())
+    splits = ("train", "validation", "test")
+    return {f"{s}.penalised": found[f"{s}.nll"] + penalty for s in splits if f"{s}.nll" in found}
+
+
+def _weights(model: nn.Module) -> torch.Tensor:
+    every = [parameter.detach().double().flatten() for parameter in model.parameters() if parameter.dim() > 1]
+    return torch.cat(every) if every else torch.empty(0)
 
 
 def seconds_per_1000(model: nn.Module, x: Tensor, repeats: int = 5) -> float:

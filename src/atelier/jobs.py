@@ -4,7 +4,6 @@ A job's folder is `.atelier/<key>/`, its key a digest of all the result depends 
 data, threads, device, library versions and the code that trains. The study's and the model's names are not part of it.
 """
 
-import ast
 import ctypes
 import functools
 import hashlib
@@ -17,18 +16,16 @@ import time
 import zipfile
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from atelier import checkpoint, files, paths
+from atelier import checkpoint, code, files, paths
 from atelier.errors import AtelierError
 from atelier.params import Compute, Params, Recipe
 
 CHECKPOINT_SECONDS = 5.0
 OFF = (None, False, ())  # equal to 0 too
 LIBRARIES = ("numpy", "scipy", "torch")
-NOT_ARITHMETIC = {"atelier.errors", "atelier.files", "atelier.params", "atelier.paths"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Job:
             "device": device(self.compute),
             "start": (self.start / "weights.sha256").read_text().strip() if self.start else None,
             "versions": _versions(),
-            "code": code_digest(self.family),
+            "code": code.of_family(self.family),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -165,42 +162,8 @@ def _has_driver() -> bool:
 
 
 @functools.cache
-def code_digest(family: str) -> str:
-    """Digest of the modules of this package that training this family runs, comments and docstrings left out."""
-    waiting, seen = [f"atelier.families.{family.replace('-', '_')}", "atelier.fit", "atelier.cpu"], {}
-    while waiting:
-        module = waiting.pop()
-        spec = None if module in seen or module in NOT_ARITHMETIC else find_spec(module)
-        if spec and spec.origin:
-            seen[module], imported = _code(Path(spec.origin))
-            waiting += imported
-    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
-
-
-@functools.cache
-def _code(path: Path) -> tuple[str, list[str]]:
-    """A module without comments and docstrings, and the modules of this package that it may import."""
-    tree = ast.parse(path.read_text())
-    imported = [name for node in ast.walk(tree) for name in _imported(node)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-            node.body = node.body[1:]
-    return ast.dump(tree), imported
-
-
-@functools.cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
-
-
-def _imported(node: ast.AST) -> list[str]:
-    """Names of this package that an import statement may load: a module, or something in one."""
-    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "atelier":
-        inner = [f"{node.module}.{alias.name}" for alias in node.names]
-        return [node.module, *(name for name in inner if node.module in ("atelier", "atelier.data"))]
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names if alias.name.split(".")[0] == "atelier"]
-    return []
 
 
 def _train(job: Job) -> None:

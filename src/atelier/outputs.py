@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 from atelier.errors import AtelierError
 
 Stages = Mapping[str, Mapping[str, Any]]
+PAGES = ("report", "experiment_report")  # the stages that write pages
 
 
 def recorded(root: Path) -> Stages:
@@ -40,7 +41,7 @@ def behind(stages: Stages, study: str) -> Stages:
 
 def page_of(stages: Stages, study: str) -> str | None:
     """The stage that writes the page of a study or an experiment, if it has run."""
-    return next((name for name in (f"report@{study}", f"experiment@{study}") if name in stages), None)
+    return next((f"{stage}@{study}" for stage in PAGES if f"{stage}@{study}" in stages), None)
 
 
 def made_by(stages: Stages, *names: str) -> dict[str, str]:

@@ -368,7 +368,7 @@ class Params(Strict):
     def page_stage(self, name: str) -> str:
         """The stage in dvc.yaml that writes the page of a study or an experiment."""
         self.entry(name)
-        return f"{'experiment' if name in self.experiments else 'report'}@{name}"
+        return f"{'experiment_report' if name in self.experiments else 'report'}@{name}"
 
     @property
     def reported(self) -> dict[str, Experiment]:

@@ -12,7 +12,7 @@ from atelier.fanout import cores
 def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     """Merge jobs (by model and seed) and further fields into the file; `wall_s` is the sum over stages.
 
-    stages: seconds of a stage that did all of its work anew; without those of train, wall_s is null.
+    stages: seconds of a stage that did all of its work anew; without those that train or measure, wall_s is null.
 
     jobs: all of the study's, so that one that is gone leaves the file too; or none, to keep those there.
     """
@@ -20,7 +20,7 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     before = {(job["model"], job["seed"]): job for job in known.get("jobs", [])}
     merged = {(job["model"], job["seed"]): before.get((job["model"], job["seed"]), {}) | job for job in jobs} or before
     stages = known.get("stages", {}) | fields.pop("stages", {})
-    wall = round(sum(stages.values()), 2) if "train" in stages else None
+    wall = round(sum(stages.values()), 2) if {"train", "experiment"} & set(stages) else None
     machine = {"cpu": _cpu(), "cores": cores(), "torch": version("torch")}
     content = known | fields | {"machine": machine, "stages": stages, "wall_s": wall}
     files.write_json(path, content | {"jobs": [merged[place] for place in sorted(merged)]})

@@ -176,7 +176,7 @@ def mirror(client: "MlflowClient", study: str | None = None) -> dict[str, str]:
 
 def _studies(stages: outputs.Stages) -> list[str]:
     folders = {file.parent.name for file in paths.report("any").parent.glob("*/metrics.json")}
-    return sorted(folders | {name.split("@")[1] for name in stages if name.startswith(("report@", "experiment@"))})
+    return sorted(folders | {name.split("@")[1] for name in stages if name.split("@")[0] in outputs.PAGES})
 
 
 def _settled(stages: outputs.Stages, study: str) -> Result | str:

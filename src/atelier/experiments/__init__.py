@@ -40,12 +40,12 @@ def dense_net(store: Store, seed: int, recipe: "Recipe", **settings: Any) -> "nn
     """The family mlp with these settings and the recipe's optimizer, its weights drawn from the seed."""
     import torch
 
-    from atelier import families
+    from atelier.families.mlp import Model
     from atelier.optim import Optimizer
 
     torch.manual_seed(seed)
     optimizer = Optimizer(recipe.optimizer, recipe.lr)
-    return families.load("mlp")(store.shape, len(store.classes), **settings, optimizer=optimizer)
+    return Model(store.shape, len(store.classes), **settings, optimizer=optimizer)
 
 
 def items(store: Store, split: str, count: int, classes: tuple[int, ...] = ()) -> tuple[Array, Array]:

@@ -1,6 +1,5 @@
 """Activations and their derivatives from the equations, against autograd and against differences; how they look."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from atelier.byhand.activations import ACTIVATIONS, ALL, Activation
 from atelier.data.store import Store
 from atelier.experiments import items
-from atelier.report.figures import COLOURS, grid
+from atelier.report.drawing import COLOURS, Plans, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,9 +48,7 @@ def _from_autograd(activation: Activation, v: np.ndarray) -> float:
     return float(max(np.abs(activation.value(v) - value).max(), np.abs(activation.derivative(v) - derivative).max()))
 
 
-def pictures(
-    store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]
-) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
+def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
     return {"activations.png": ("Activations (solid) and their derivatives (dashed).", _draw)}
 
 

@@ -1,6 +1,5 @@
 """Norms of the gradient, layer by layer, at the start and while a dense net trains: does it vanish on the way?"""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from annotated_types import Ge
 from atelier.data.store import Store
 from atelier.experiments import dense_net
 from atelier.layers import Init, Width
-from atelier.report.figures import grid
+from atelier.report.drawing import Plans, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,9 +59,7 @@ def norms(model: "nn.Module", x, y) -> list[float]:
     return [float(gradient.norm()) for gradient in torch.autograd.grad(out["loss"], matrices)]
 
 
-def pictures(
-    store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]
-) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
+def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
     caption = (
         "Norm of the gradient by the weights of each layer over epochs, means over seeds; layer 1 reads the image."
     )

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from annotated_types import Ge
 from atelier.data.store import Store
 from atelier.experiments import dense_net
 from atelier.layers import Width
-from atelier.report.figures import grid
+from atelier.report.drawing import Plans, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,9 +61,7 @@ def measure(
     }
 
 
-def pictures(
-    store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]
-) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
+def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
     caption = "Loss and accuracy of every batch of one epoch, one seed; the axis is the share of the epoch."
     return {"batches.png": (caption, lambda: _draw(series))}
 

@@ -3,7 +3,6 @@
 Each rule has a learning rate of its own; what a setting is compared with, has the same.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from atelier.byhand.activations import Array, logistic
 from atelier.byhand.optimizers import Adam, Descent, Momentum, RMSProp, Rule, path
 from atelier.data.store import Store
 from atelier.experiments import items
-from atelier.report.figures import COLOURS, grid
+from atelier.report.drawing import COLOURS, Plans, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,9 +118,7 @@ def _first_moment(step: Rule, gradient: Array) -> float:
     return float(np.abs(mean - gradient).max() / np.abs(gradient).max())
 
 
-def pictures(
-    store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]
-) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
+def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
     caption = (
         "The first 60 steps of every rule on the bowl (x^2 + 50 y^2) / 2, from one start; rings: every tenth step."
     )

@@ -1,7 +1,6 @@
 """Linear-f-Linear-g by hand on real items: numbers, positive numbers, two classes; and the faults of hand gradients."""
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from atelier.byhand.backprop import arrays, forward, gradients, initial
 from atelier.byhand.two_layer import LOSSES, train
 from atelier.data.store import Store
 from atelier.experiments import items
-from atelier.report.figures import grid
+from atelier.report.drawing import Plans, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,9 +87,7 @@ def text(store: Store) -> str:
     return faults.table()
 
 
-def pictures(
-    store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]
-) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
+def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
     caption = f"Loss of the batches, a mean over {SMOOTH}, by that of the first {SMOOTH}; mean over seeds."
     return {"learning-curves.png": (caption, lambda: _draw(models, series))}
 

@@ -1,56 +1,43 @@
-"""The pictures of a report page, as PNG files whose bytes depend on the figures alone."""
+"""The pictures of a study's page."""
 
 import functools
-import io
 import itertools
-from collections.abc import Callable
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from atelier import files
+from atelier import params
 from atelier.report import tables
+from atelier.report.drawing import COLOURS, STYLES, Plans, grid, save
 from atelier.report.results import Results, kind_and_level, parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # told apart by colour-blind readers too
-STYLES = ("-", "--", ":", "-.")
-DOTS_PER_INCH = 100
-LOOK = {
-    "font.size": 9,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
 _WAY = ("criterion", "schedule", "recovery")
 
 
-def draw(results: Results, published: dict[str, dict[str, float]], folder: Path) -> dict[str, str]:
+def draw(results: Results, study: params.Study, folder: Path) -> dict[str, str]:
     """Write every picture that the results have figures for.
 
     Returns file name -> caption, in the order of the page.
     """
-    return save(_plans(results, published), folder)
+    return save(_plans(results, study), folder)
 
 
-def save(plans: dict[str, tuple[str, Callable[[], "Figure"]]], folder: Path) -> dict[str, str]:
-    """Write the pictures, file name -> (caption, what draws it), and remove those of an earlier run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in {path.name for path in folder.glob("*.png")} - set(plans):
-        (folder / stale).unlink()
-    for file, (_, picture) in plans.items():
-        files.write_bytes(folder / file, _png(picture))
-    return {file: caption for file, (caption, _) in plans.items()}
+def trends(results: Results, claims: Sequence[params.Claim]) -> Plans:
+    """The picture of every trend that is claimed over models; none where none is."""
+    panels = _trend_panels(claims)
+    caption = "Every trend that is claimed, model by model: mean and 95 % interval over seeds; dots: single seeds."
+    return {"trends.png": (caption, functools.partial(_trends, results, panels))} if panels else {}
 
 
-def _plans(results: Results, published: dict[str, dict[str, float]]) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
-    plans: dict[str, tuple[str, Callable[[], Figure]]] = {}
+def _plans(results: Results, study: params.Study) -> Plans:
+    published = study.published
+    plans: Plans = {}
     shown = _metrics_to_show(results, published)
     if shown:
         caption = "Mean and 95 % interval over seeds; dots: single seeds; diamond: the published figure."
@@ -61,6 +48,10 @@ def _plans(results: Results, published: dict[str, dict[str, float]]) -> dict[str
             "The first tenth of training may lie outside the frame."
         )
         plans["learning-curves.png"] = caption, functools.partial(_learning_curves, results)
+    plans |= trends(results, study.claims)
+    if any(entry.get("settings", {}).get(penalty) for entry in results.models.values() for penalty in ("l1", "l2")):
+        caption = "Weights after training: the norm of all, and how many lie under 0.001; mean and 95 % interval."
+        plans["weights.png"] = caption, functools.partial(_weights, results)
     for name, file in (("accuracy", "noise.png"), ("mae", "reconstruction-noise.png")):
         if results.corruptions(name):
             caption = f"Test {name} against noise level: mean and 95 % interval."
@@ -75,32 +66,6 @@ def _plans(results: Results, published: dict[str, dict[str, float]]) -> dict[str
         )
         plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
     return plans
-
-
-def _png(picture: Callable[[], "Figure"]) -> bytes:
-    """Drawn under matplotlib's own defaults, whatever the reader's settings, and packed into 256 colours."""
-    import matplotlib
-    from PIL import Image
-
-    drawn, packed = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(LOOK)
-        picture().savefig(drawn, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    Image.open(drawn).convert("RGB").quantize(256).save(packed, format="png", optimize=True)
-    return packed.getvalue()
-
-
-def grid(count: int, columns: int, width: float, height: float, **options: Any) -> tuple["Figure", list["Axes"]]:
-    """A figure of `count` panels, each width x height inches, and the panels from left to right, row by row."""
-    from matplotlib.figure import Figure
-
-    rows = -(-count // columns)
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    return figure, panels[:count]
 
 
 def _label(metric: str) -> str:
@@ -196,6 +161,72 @@ def _over_seeds(results: Results, model: str, metric: str | None) -> tuple[list[
     at = {epoch: [epochs[epoch].get(metric) for epochs in seeds] for epoch in shared}
     known = [epoch for epoch in shared if None not in at[epoch]]
     return known, [at[epoch] for epoch in known]
+
+
+def _trend_panels(claims: Sequence[params.Claim]) -> dict[tuple[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """(metric, labels of the models) -> {label of a line: its models}.
+
+    Claims on one metric whose models differ in their stem alone share a panel: plain-2, plain-8 and residual-2,
+    residual-8 are two lines over 2 and 8.
+    """
+    panels: dict[tuple[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = {}
+    for compare in (claim.compare for claim in claims):
+        if compare.over:
+            split = [re.fullmatch(r"(.*?)-?(\d+(?:\.\d+)?)", model) for model in compare.over]
+            stems = {found[1] if found else None for found in split}
+            numbered = len(stems) == 1 and None not in stems
+            labels = tuple(found[2] for found in split) if numbered else compare.over
+            panels.setdefault((compare.metric, labels), {})[stems.pop() if numbered else ""] = compare.over
+    return panels
+
+
+def _trends(results: Results, panels: dict[tuple[str, tuple[str, ...]], dict[str, tuple[str, ...]]]) -> "Figure":
+    figure, every = grid(len(panels), min(len(panels), 2), 4.6, 3.3)
+    for axes, ((metric, labels), lines) in zip(every, panels.items(), strict=True):
+        x = _places(labels)
+        for (stem, models), colour in zip(lines.items(), itertools.cycle(COLOURS)):
+            found, scale = [results.summary(model, metric) for model in models], _scale(metric)
+            axes.plot(x, [scale * s["mean"] for s in found], "o-", color=colour, label=stem, markersize=4)
+            low, high = ([scale * _ends(s)[end] for s in found] for end in (0, 1))
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            for place, s in zip(x, found, strict=True):
+                axes.plot(
+                    [place] * s["n"], [scale * v for v in s["values"]], ".", color=colour, markersize=4, alpha=0.5
+                )
+        axes.set_xticks(x, labels, rotation=20 if max(map(len, labels)) > 6 else 0)
+        axes.set_ylabel(_label(metric))
+        stem, *others = lines
+        if others:
+            axes.legend()
+        elif stem:
+            axes.set_xlabel(stem)
+    return figure
+
+
+def _places(labels: Sequence[str]) -> list[float]:
+    """Where labels stand on an axis: by their numbers if these are spread evenly enough to be read, else in a row."""
+    try:
+        values = [float(label) for label in labels]
+    except ValueError:
+        return list(range(len(labels)))
+    steps = [b - a for a, b in itertools.pairwise(values)]
+    return values if 0 < max(steps) <= 12 * min(steps) else list(range(len(labels)))
+
+
+def _weights(results: Results) -> "Figure":
+    metrics = ("weights.norm", "weights.small")
+    figure, panels = grid(2, 2, 4.4, 0.9 + 0.3 * len(results.models), sharey=True)
+    for axes, metric in zip(panels, metrics, strict=True):
+        models, scale = results.with_metric(metric), _scale(metric)
+        for y, model in enumerate(models):
+            found = results.summary(model, metric)
+            axes.barh(y, scale * found["mean"], color=COLOURS[0], alpha=0.6)
+            axes.plot([scale * end for end in _ends(found)], [y, y], "k|-", linewidth=1)
+        axes.set_yticks(range(len(models)), models)
+        axes.set_ylim(len(models) - 0.4, -0.6)
+    panels[0].set_xlabel("norm of all weights")
+    panels[1].set_xlabel("weights under 0.001 (%)")
+    return figure
 
 
 def _against_noise(results: Results, name: str) -> "Figure":

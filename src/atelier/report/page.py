@@ -1,4 +1,4 @@
-"""A study's page: the question, the answer, then what the answer rests on. And a few lines of it for a terminal."""
+"""A study's page: the question, the answer, then what the answer rests on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from atelier.params import Experiment, Study
 from atelier.report import claims as settling
 from atelier.report import tables
-from atelier.report.results import Results, higher_is_better
+from atelier.report.results import Results
 
 HOW_TO_READ = (
     "Figures are means over seeds with 95 % intervals of Student's t, and differences are paired by seed; "
@@ -38,11 +38,12 @@ def page(
         f"Study `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
         tables.main(results, study.published),
         *_claims(entries),
+        _picture("trends.png", pictures),
         _picture("headline.png", pictures),
         _picture("learning-curves.png", pictures),
         f"![{EXAMPLES}](examples.png)\n\n*{EXAMPLES}*" if examples else "",
         *_measures(results),
-        *_weights(results),
+        *_weights(results, pictures),
         *_section("Under noise", tables.noise(results, "accuracy"), _picture("noise.png", pictures)),
         *_differences(results),
         *_classes(results, pictures),
@@ -56,19 +57,20 @@ def page(
 
 
 def experiment(
-    results: Results, entry: Experiment, entries: Entries, pictures: dict[str, str], text: str, about: str | None
+    results: Results, entry: Experiment, entries: Entries, pictures: dict[str, str], about: dict[str, Any]
 ) -> str:
-    """index.md of an experiment. `text`: sections of its own; `about`: what its measures mean."""
+    """index.md of an experiment. `about`: what its measures mean, its own text, and its pictures under measured/."""
     name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
     sections = [
         f"# {entry.asks}",
         f"**Answer.** {answer(entries)}",
         entry.note or "",
         f"Experiment `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
-        *_section("Measured", tables.everything(results), " ".join((about or "").split())),
-        *(_picture(file, pictures) for file in pictures),
+        *_section("Measured", tables.everything(results), about["measures"]),
+        *(_picture(file, about["pictures"], "measured") for file in about["pictures"]),
         *_claims(entries),
-        text,
+        _picture("trends.png", pictures),
+        about["text"],
         *_section("Cost", f"Seconds differ from run to run, so they are kept apart: [times]({_times(results)})."),
         *_again(name),
     ]
@@ -109,8 +111,8 @@ def _again(name: str) -> list[str]:
     return _section("Run it again", f"```\n{up_to_date}\n{proof}\n```")
 
 
-def _picture(file: str, pictures: dict[str, str]) -> str:
-    return f"![{pictures[file]}](figures/{file})\n\n*{pictures[file]}*" if file in pictures else ""
+def _picture(file: str, pictures: dict[str, str], folder: str = "figures") -> str:
+    return f"![{pictures[file]}]({folder}/{file})\n\n*{pictures[file]}*" if file in pictures else ""
 
 
 def _times(results: Results) -> str:
@@ -132,14 +134,16 @@ def _measures(results: Results) -> list[str]:
         "Gap: how much worse test is than train. accuracy: the share of items whose most probable class is right. "
         "accuracy_rounded: the share of elements of the rounded probabilities that equal the one-hot label, which "
         "some sources call accuracy; a net sure of nothing scores 1 − 1/classes in it. nll: mean negative "
-        "log-likelihood. ece: expected calibration error. mae: on inputs corrupted as in training."
+        "log-likelihood; penalised: with the penalty on the weights, what such a net minimises. ece: expected "
+        "calibration error. mae: on inputs corrupted as in training."
     )
     return _section("Training, held-out and test items", body, note) if body else []
 
 
-def _weights(results: Results) -> list[str]:
+def _weights(results: Results, pictures: dict[str, str]) -> list[str]:
     body = tables.weights(results)
-    return [tables.folded("Weights: their norm, and how many are nearly 0", body)] if body else []
+    folded = tables.folded("Weights: their norm, and how many are nearly 0", body) if body else ""
+    return [_picture("weights.png", pictures), folded]
 
 
 def _differences(results: Results) -> list[str]:
@@ -183,42 +187,3 @@ def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
             shown = [tables.pruning(chosen, entry["exact"])] if chosen else []
             bodies += [f"### {model}", *shown, _picture(f"pruning-{model}.png", pictures), every]
     return _section("Pruning", note, *bodies) if bodies else []
-
-
-def summary(results: Results) -> str:
-    """For a terminal: each model's headline figure with its interval and size, and what a net pruned to half keeps.
-
-    Without a headline, as in an experiment, its first figure.
-    """
-    lines = [("model", "metric", "mean [95 % interval]", "parameters")]
-    for model, entry in results.models.items():
-        metric = results.headline(model) or next(iter(results.metrics(model)), None)
-        shown = tables.spread_with_unit(metric or "", results.summary(model, metric))
-        lines.append((model, metric or tables.MISSING, shown, tables.count(entry["exact"].get("parameters"))))
-    a, b, c, d = (max(map(len, column)) for column in zip(*lines, strict=True))
-    text = [f"{model:{a}}  {metric:{b}}  {shown:{c}}  {size:>{d}}" for model, metric, shown, size in lines]
-    return "\n".join([*text, *(_half(results, model) for model in results.models if _halves(results, model))])
-
-
-def _halves(results: Results, model: str) -> list[dict[str, Any]]:
-    """The ways of pruning that leave at most half of the parameters, at the largest such size of each."""
-    largest: dict[tuple, dict[str, Any]] = {}
-    for g in results.pruned:
-        fits = g["model"] == model and g["parameters"] <= results.models[model]["exact"]["parameters"] / 2
-        if fits and not g["recovery"].startswith("scratch") and g["validation"]["mean"] is not None:
-            way = (g["criterion"], g["schedule"], g["recovery"])
-            largest[way] = max(largest.get(way, g), g, key=lambda g: g["parameters"])
-    return list(largest.values())
-
-
-def _half(results: Results, model: str) -> str:
-    """The best half-size net by validation; its test figure is only told."""
-    halves = _halves(results, model)
-    metric = halves[0]["metric"]
-    best = max(halves, key=lambda g: g["validation"]["mean"] * (1 if higher_is_better(metric) else -1))
-    share = 100 * best["parameters"] / results.models[model]["exact"]["parameters"]
-    return (
-        f"{model} pruned to {share:.0f} % of its parameters ({best['criterion']}, {best['recovery']}): "
-        f"test {metric} {tables.with_unit(metric, best['test']['mean'])}, "
-        f"{tables.spread_with_unit(metric, best['to_dense'], difference=True)} against dense"
-    )

@@ -1,12 +1,12 @@
 """The page on accuracy_rounded: what the figure that two sources call accuracy says, and what it does not."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from atelier import stats
-from atelier.report import figures, tables
+from atelier.report import drawing, tables
 from atelier.report.catalogue import Report
 from atelier.report.results import Results
 
@@ -154,7 +154,7 @@ def _accuracy_when(results: Results, model: str, seed: int, said: float) -> floa
     return None
 
 
-def pictures(reports: dict[str, Report]) -> dict[str, tuple[str, Callable[[], "Figure"]]]:
+def pictures(reports: dict[str, Report]) -> drawing.Plans:
     if not any(models(reports)):
         return {}
     caption = (
@@ -165,11 +165,11 @@ def pictures(reports: dict[str, Report]) -> dict[str, tuple[str, Callable[[], "F
 
 
 def _draw(known: list) -> "Figure":
-    figure, panels = figures.grid(len(known), 3, 3, 2.3)
+    figure, panels = drawing.grid(len(known), 3, 3, 2.3)
     for axes, (row, _, model, results) in zip(panels, known, strict=True):
         curves = results.curves[model]
         epochs = sorted(curves[results.seeds[0]])
-        for metric, style, colour in (("accuracy", "-", figures.COLOURS[0]), (METRIC, "--", figures.COLOURS[1])):
+        for metric, style, colour in (("accuracy", "-", drawing.COLOURS[0]), (METRIC, "--", drawing.COLOURS[1])):
             mean = [fmean(curves[seed][epoch][f"test.{metric}"] for seed in results.seeds) for epoch in epochs]
             axes.plot(epochs, mean, style, color=colour, linewidth=1.2)
         axes.axhline(0.9, color="0.5", linestyle=":", linewidth=1)

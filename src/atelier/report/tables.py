@@ -9,8 +9,8 @@ from atelier.report.results import Results, parts
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
 _DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
-_UNITS = {"psnr": "dB", "nll": "nats"}
-_MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "ece", "mae")
+_UNITS = {"psnr": "dB", "nll": "nats", "penalised": "nats"}
+_MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
 _SPLITS = ("train", "validation", "test", "gap")
 
 Summary = dict[str, Any] | None

@@ -4,7 +4,7 @@ Of every study's and experiment's parameters it reads models (their rows) and pu
 """
 
 from atelier import files, params, paths
-from atelier.report import catalogue, figures, results, rounded
+from atelier.report import catalogue, drawing, results, rounded
 
 
 def main() -> None:
@@ -22,5 +22,5 @@ def main() -> None:
     folder = paths.root() / "reports"
     files.write_json(folder / "catalogue.json", rows)
     files.write_text(folder / "catalogue.md", catalogue.markdown(rows, reports, missing))
-    drawn = figures.save(rounded.pictures(reports), folder / "rounded" / "figures")
+    drawn = drawing.save(rounded.pictures(reports), folder / "rounded" / "figures")
     files.write_text(folder / "rounded" / "index.md", rounded.page(reports, drawn))

@@ -1,5 +1,6 @@
-"""experiment: experiments.<name> + data/noisy/<dataset> -> reports/studies/<name>/: metrics.json, claims.json,
-index.md, figures/.
+"""experiment: experiments.<name> + data/noisy/<dataset> -> reports/studies/<name>/: metrics.json, measured/.
+
+measured/ holds the experiment's own pictures and, in about.json, their captions, its text and what its measures mean.
 """
 
 import time
@@ -9,7 +10,7 @@ from typing import Any
 from atelier import experiments, files, params, paths, stats, timings
 from atelier.data.store import Store
 from atelier.fanout import fan_out
-from atelier.report import claims, figures, page, results
+from atelier.report import drawing
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Trial:
 
 
 def main(name: str) -> None:
-    """Measure every model with every seed, settle the claims, draw the pictures and write the page."""
+    """Measure every model with every seed and draw what was measured."""
     started = time.monotonic()
     everything = params.load()
     entry, folder = everything.experiment(name), paths.report(name)
@@ -57,16 +58,13 @@ def main(name: str) -> None:
     }
     content = {"schema": 1, "study": name, "dataset": entry.dataset, "seeds": entry.seed_list, "models": models}
     files.write_json(folder / "metrics.json", content | {"floors": getattr(experiment, "FLOORS", {})})
-    found = results.read(folder, name, entry.models)
-    found.check_published(entry.published)
-    settled = claims.settle(found, entry.claims)
-    files.write_json(folder / "claims.json", settled)
     plans = experiment.pictures(store, settings, series) if hasattr(experiment, "pictures") else {}
-    text = experiment.text(store) if hasattr(experiment, "text") else ""
-    drawn = figures.save(plans, folder / "figures")
-    files.write_text(
-        folder / "index.md", page.experiment(found, entry, settled, drawn, text, experiment.measure.__doc__)
-    )
+    about = {
+        "measures": " ".join((experiment.measure.__doc__ or "").split()),
+        "pictures": drawing.save(plans, folder / "measured"),
+        "text": experiment.text(store) if hasattr(experiment, "text") else "",
+    }
+    files.write_json(folder / "measured" / "about.json", about)
     timings.update(paths.timings(name), times, stages={"experiment": round(time.monotonic() - started, 2)})
 
 

@@ -1,20 +1,26 @@
-"""report: what evaluate and prune left in reports/studies/<study>/ -> index.md, claims.json, figures/.
+"""report, experiment_report: what evaluate and prune, or experiment, left in reports/studies/<name>/ -> index.md,
+claims.json, figures/.
 
-Of the study's parameters it reads asks, claims, note and published.
+Of the entry's parameters it reads asks, claims, note and published.
 """
 
 from atelier import files, params, paths
-from atelier.report import claims, figures, page, results
+from atelier.report import claims, drawing, figures, page, results
 
 
-def main(study: str) -> None:
-    """Settle the study's claims, draw its figures and write its page."""
-    entry = params.load(families=False).study(study)
-    folder = paths.report(study)
-    found = results.read(folder, study, entry.models)
+def main(name: str) -> None:
+    """Settle the claims of a study or an experiment, draw its figures and write its page."""
+    entry = params.load(families=False).entry(name)
+    folder = paths.report(name)
+    found = results.read(folder, name, entry.models)
     found.check_published(entry.published)
     settled = claims.settle(found, entry.claims)
     files.write_json(folder / "claims.json", settled)
-    pictures = figures.draw(found, entry.published, folder / "figures")
-    examples = (folder / "examples.png").exists()
-    files.write_text(folder / "index.md", page.page(found, entry, settled, pictures, examples))
+    if isinstance(entry, params.Study):
+        pictures = figures.draw(found, entry, folder / "figures")
+        text = page.page(found, entry, settled, pictures, (folder / "examples.png").exists())
+    else:
+        pictures = drawing.save(figures.trends(found, entry.claims), folder / "figures")
+        about = files.read_json(folder / "measured" / "about.json")
+        text = page.experiment(found, entry, settled, pictures, about)
+    files.write_text(folder / "index.md", text)

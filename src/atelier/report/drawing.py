@@ -1,0 +1,62 @@
+"""How pictures look and are saved: PNG files whose bytes depend on the figures alone."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atelier import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Plans = dict[str, tuple[str, Callable[[], "Figure"]]]  # file name -> (caption, what draws it)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # told apart by colour-blind readers too
+STYLES = ("-", "--", ":", "-.")
+DOTS_PER_INCH = 100
+LOOK = {
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def save(plans: Plans, folder: Path) -> dict[str, str]:
+    """Write the pictures and remove those of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in {path.name for path in folder.glob("*.png")} - set(plans):
+        (folder / stale).unlink()
+    for file, (_, picture) in plans.items():
+        files.write_bytes(folder / file, _png(picture))
+    return {file: caption for file, (caption, _) in plans.items()}
+
+
+def _png(picture: Callable[[], "Figure"]) -> bytes:
+    """Drawn under matplotlib's own defaults, whatever the reader's settings, and packed into 256 colours."""
+    import matplotlib
+    from PIL import Image
+
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(LOOK)
+        picture().savefig(drawn, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    Image.open(drawn).convert("RGB").quantize(256).save(packed, format="png", optimize=True)
+    return packed.getvalue()
+
+
+def grid(count: int, columns: int, width: float, height: float, **options: Any) -> tuple["Figure", list["Axes"]]:
+    """A figure of `count` panels, each width x height inches, and the panels from left to right, row by row."""
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
