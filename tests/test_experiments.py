@@ -88,6 +88,28 @@ def test_every_fault_is_far_from_autograd_and_the_right_formula_is_not(fault):
     assert faults.deviation(faults.right(e), e.expected) < 1e-12
 
 
+def test_a_clip_that_is_not_used_leaves_an_infinite_loss():
+    naive, ours = faults.unused_clip()
+    assert naive == math.inf and ours == pytest.approx(faults.FAR)
+
+
+def test_at_a_constant_gradient_adam_steps_by_its_rate_unless_a_source_has_it_wrong():
+    lines = [line for line in experiments.load("optimiser-paths").text().splitlines() if line.startswith("| ")]
+    cells = {line.split("|")[1].strip(): [float(c) for c in line.split("|")[2:-1]] for line in lines[2:]}
+    assert cells["as in its paper"] == pytest.approx([1, 1, 1, 0.99, 0.99, 0.99], abs=0.002)
+    # By hand: uncorrected, the first moment is (1 - 0.9) g and the second (1 - 0.999) g^2.
+    assert cells["no correction"][0] == pytest.approx(0.1 / math.sqrt(0.001), rel=0.01)
+    # Ten steps in, with t still 1: m = (1 - 0.9^10) g, s = (1 - 0.999^10) g^2.
+    expected = ((1 - 0.9**10) / 0.1) / math.sqrt((1 - 0.999**10) / 0.001)
+    assert cells["t counts epochs of 10 steps"][1] == pytest.approx(expected, rel=0.01)
+    assert cells["epsilon inside the root"][3] == pytest.approx(1e-6 / math.sqrt(1e-12 + 1e-8), rel=0.02)
+
+
+def test_every_item_is_in_a_batch_of_the_epoch(store):
+    found = experiments.load("mini-batch").measure(0, store, batch=7, hidden=(5,))
+    assert found["train.missed"] == 0 and found["train.missed_by_source"] == 96 % 7
+
+
 def test_the_stage_writes_a_whole_report_and_the_catalogue_holds_it(project, capsys):
     claims = [
         {
@@ -131,7 +153,7 @@ def test_pages_show_their_pictures_and_sections(name, project):
     page = (folder / "index.md").read_text()
     shown = re.findall(r"\]\((measured/[^)]+)\)", page)
     assert shown and all((folder / file).exists() for file in shown)
-    assert ("Faults in the sources" in page) == (name == "two-layer")
+    assert ("Faults in the sources" in page) == (name in ("optimiser-paths", "two-layer"))
 
 
 @pytest.mark.parametrize(

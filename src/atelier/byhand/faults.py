@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from atelier.byhand.activations import ACTIVATIONS, Array, logistic
-from atelier.byhand.backprop import Net, arrays, forward, gradients, initial
+from atelier.byhand.backprop import SOFTMAX_CROSS_ENTROPY, Net, arrays, forward, gradients, initial, softmax
 from atelier.byhand.two_layer import LOSSES
 
 ITEMS, INPUTS, UNITS = 50, 6, 5
+FAR = 800.0
 
 
 @dataclass(frozen=True)
@@ -132,4 +133,17 @@ def table() -> str:
         off, ours = deviation(wrong(e), e.expected), deviation(right(e), e.expected)
         rows.append(f"| {row} | {what} | {'another shape' if np.isinf(off) else f'{off:.2g}'} | {ours:.1g} |")
     rows += ["", "The largest difference in any entry, by the largest entry of that array in autograd's gradient."]
+    naive, ours = unused_clip()
+    rows += [
+        "",
+        f"D1 also clips its probabilities and then takes the logarithm of those not clipped: for the lesser of two "
+        f"classes whose logits are {FAR:g} apart its cross-entropy is {naive:g}, and ours {ours:g}.",
+    ]
     return "\n".join(rows)
+
+
+def unused_clip() -> tuple[float, float]:
+    """Cross-entropy of a class whose logit lies FAR below the other: by log(softmax(v)), and from the logits."""
+    v, t = np.array([[FAR, 0.0]]), np.array([[0.0, 1.0]])
+    with np.errstate(divide="ignore"):
+        return float(-np.log(softmax(v)[0, 1])), float(SOFTMAX_CROSS_ENTROPY.value(v, t))

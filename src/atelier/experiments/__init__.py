@@ -5,7 +5,7 @@ entry in params.yaml and every seed; beside metrics it may give "series", plain 
 
 It may have FLOORS, {name: {metric: value}} that claims compare with; `pictures(store, models, series)`, which gives
 {file: (caption, function that draws)}, models being settings and series lists, one value a seed, by name; and
-`text(store)`, Markdown for its page.
+`text()`, Markdown for its page.
 """
 
 import importlib

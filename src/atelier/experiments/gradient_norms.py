@@ -24,7 +24,7 @@ def measure(
     *,
     hidden: tuple[Width, ...],
     init: Init = "he",
-    epochs: Annotated[int, Ge(1)] = 100,
+    epochs: Annotated[int, Ge(1)],
 ) -> dict[str, Any]:
     """The norm of dE/dW of the first layer by that of the last: reach_start before training, reach_mean its geometric
     mean over training, as decades (0: equal, -1: a tenth). norm_start: decades of the first layer's own norm. loss: the

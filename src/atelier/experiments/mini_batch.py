@@ -24,7 +24,8 @@ def measure(
 ) -> dict[str, Any]:
     """After one epoch: accuracy on test items. On the batches as they came: first and last, the loss of the first batch
     and the mean over the last tenth; ripple, the standard deviation of the loss from a batch to the next over the last
-    half.
+    half. missed: items that were in no batch; missed_by_source: in none of a loop's that leaves the last batch out, as
+    the source's does.
     """
     import torch
 
@@ -35,14 +36,14 @@ def measure(
     train, held = items(store, "train", None, False), items(store, "test", None, False)
     recipe = Recipe(epochs=1, batch=batch)
     model = dense_net(store, seed, recipe, hidden=hidden)
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    seen: list[tuple[torch.Tensor, torch.Tensor, int]] = []
     inner = model.losses
 
     def losses(x: torch.Tensor, y: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
         with torch.no_grad():
             right = (model.classify(x).argmax(1) == y).float().mean()
         for out in inner(x, y):
-            seen.append((out["loss"].detach(), right))
+            seen.append((out["loss"].detach(), right, len(x)))
             yield out
 
     model.losses = losses
@@ -56,6 +57,8 @@ def measure(
         "train.first": float(loss[0]),
         "train.last": float(loss[-tail:].mean()),
         "train.ripple": float(np.diff(loss[len(loss) // 2 :]).std() / np.sqrt(2)) if len(loss) > 4 else 0.0,
+        "train.missed": float(len(train) - sum(size for _, _, size in seen)),
+        "train.missed_by_source": float(len(train) - sum(size for _, _, size in seen[:-1])),
         "train_s": seconds,
         "series": [loss.tolist(), accuracy.tolist()],
     }

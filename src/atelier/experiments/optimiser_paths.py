@@ -21,6 +21,7 @@ FLOORS = {"nothing": {"test.scale_change": 1e-6, "test.first_moment": 1e-12}}
 STEEP = 50.0  # the bowl's curvature along y; along x it is 1
 PATH, LONGEST = 300, 5_000  # steps looked at, and after which a rule has not arrived
 FLAT, WIDTH = 1e-4, 1.0  # the slope of the plateau and its width
+SLOPES, LOOKED_AT = (1.0, 1e-6), (1, 10, 100)  # gradients and steps that the table of faults shows
 RARE, ITEMS, EPOCHS, BATCH = 60, 2_000, 5, 20  # items on which a rare pixel is lit, and the training that meets them
 
 Name = Literal["adam", "descent", "momentum", "rmsprop"]
@@ -116,6 +117,34 @@ def _first_moment(step: Rule, gradient: Array) -> float:
     if isinstance(step, Adam) and step.correct:
         mean = mean / (1.0 - step.beta1)
     return float(np.abs(mean - gradient).max() / np.abs(gradient).max())
+
+
+def text() -> str:
+    """The faults that a source has in Adam, each beside what the equation says of it."""
+    rules = {
+        "as in its paper": {},
+        "t counts epochs of 10 steps": {"steps_per_epoch": 10},
+        "no correction": {"correct": False},
+        "epsilon inside the root": {"place": "inside"},
+    }
+    rows = ["## Faults in the sources' equations of Adam", ""]
+    rows += [f"| Rule | {' | '.join(f'g = {g:g}, step {t}' for g in SLOPES for t in LOOKED_AT)} |"]
+    rows += ["| :-- |" + " --: |" * len(SLOPES) * len(LOOKED_AT)]
+    for name, settings in rules.items():
+        lengths = [_lengths(Adam(1.0, **settings), slope)[step - 1] for slope in SLOPES for step in LOOKED_AT]
+        rows.append(f"| {name} | {' | '.join(f'{length:.3g}' for length in lengths)} |")
+    rows += [
+        "",
+        "Length of a step, by the learning rate, where the gradient g is always the same. Both moments are then g and "
+        "g^2 once they are corrected, so every step is 1 long, but for epsilon (Kingma and Ba 2015, 2.1). One source "
+        "counts epochs in the correction where the equation counts steps, and has epsilon inside the root of Adam but "
+        "outside that of RMSProp.",
+    ]
+    return "\n".join(rows)
+
+
+def _lengths(step: Rule, slope: float) -> list[float]:
+    return [abs(float(step([np.array([slope])])[0][0])) for _ in range(max(LOOKED_AT))]
 
 
 def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
