@@ -67,6 +67,12 @@ def test_what_is_measured_follows_from_the_seed_and_is_named_in_the_docstring(na
         assert word in inspect.getdoc(module.measure) + module.__doc__ or word == "accuracy", word
 
 
+@pytest.mark.parametrize("name", ["unit-step", "binary-step", "sign"])
+def test_steps_are_those_of_torch_and_pass_nothing(name, store):
+    found = experiments.load("activations").measure(0, store, name=name)
+    assert found["test.deviation"] == found["test.passed"] == 0
+
+
 def test_hand_gradients_agree_and_descent_and_momentum_behave_as_in_theory(store):
     assert experiments.load("back-propagation").measure(0, store, hidden=(6, 5), count=30)["test.deviation"] < 1e-10
     measure = experiments.load("optimiser-paths").measure

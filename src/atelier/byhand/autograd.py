@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from atelier.byhand.activations import Array
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "unit-step": lambda v: torch.heaviside(v, torch.tensor(0.5, dtype=v.dtype)),
-    "binary-step": lambda v: torch.heaviside(v, torch.tensor(1.0, dtype=v.dtype)),
+    "unit-step": lambda v: torch.heaviside(v.detach(), torch.tensor(0.5, dtype=v.dtype)),
+    "binary-step": lambda v: torch.heaviside(v.detach(), torch.tensor(1.0, dtype=v.dtype)),
     "sign": torch.sign,
     "linear": lambda v: v,
     "piecewise-linear": lambda v: F.hardtanh(v + 0.5, 0.0, 1.0),
@@ -27,7 +27,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def value_and_derivative(name: str, v: Array) -> tuple[Array, Array]:
-    """Of an activation at v; autograd gives 0 for the derivative of a step."""
+    """Of an activation at v. The derivative of a step is 0: autograd says so of sign, and nothing of heaviside."""
     u = torch.tensor(v, requires_grad=True)
     value = FUNCTIONS[name](u)
     if not value.requires_grad:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DECADES = 1e2  # figures that are further apart are shown on an axis of decades
 _WAY = ("criterion", "schedule", "recovery")
 
 
@@ -26,6 +27,16 @@ def draw(results: Results, study: params.Study, folder: Path) -> dict[str, str]:
     Returns file name -> caption, in the order of the page.
     """
     return save(_plans(results, study), folder)
+
+
+def of_experiment(results: Results, entry: params.Experiment) -> Plans:
+    """The figures that claims compare, or without claims all of them, model by model; and trends."""
+    claimed = [claim.compare.metric for claim in entry.claims if not claim.compare.over]
+    every = [metric for model in results.models for metric in results.metrics(model)]
+    shown = list(dict.fromkeys(claimed or every))
+    caption = "What the claims compare: mean and 95 % interval over seeds; dots: single seeds."
+    headline = functools.partial(_headline, results, entry.published, shown)
+    return {"headline.png": (caption, headline)} | trends(results, entry.claims)
 
 
 def trends(results: Results, claims: Sequence[params.Claim]) -> Plans:
@@ -111,6 +122,9 @@ def _headline(results: Results, published: dict[str, dict[str, float]], shown: l
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.4, -0.6)
         axes.set_xlabel(_label(metric))
+        known = [v for model in models for v in results.summary(model, metric)["values"] if v is not None]
+        if known and 0 < min(known) < max(known) / DECADES:
+            axes.set_xscale("log")
     return figure
 
 

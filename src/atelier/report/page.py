@@ -69,6 +69,7 @@ def experiment(
         *_section("Measured", tables.everything(results), about["measures"]),
         *(_picture(file, about["pictures"], "measured") for file in about["pictures"]),
         *_claims(entries),
+        _picture("headline.png", pictures),
         _picture("trends.png", pictures),
         about["text"],
         *_section("Cost", f"Seconds differ from run to run, so they are kept apart: [times]({_times(results)})."),

@@ -20,7 +20,7 @@ def main(name: str) -> None:
         pictures = figures.draw(found, entry, folder / "figures")
         text = page.page(found, entry, settled, pictures, (folder / "examples.png").exists())
     else:
-        pictures = drawing.save(figures.trends(found, entry.claims), folder / "figures")
+        pictures = drawing.save(figures.of_experiment(found, entry), folder / "figures")
         about = files.read_json(folder / "measured" / "about.json")
         text = page.experiment(found, entry, settled, pictures, about)
     files.write_text(folder / "index.md", text)
