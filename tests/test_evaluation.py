@@ -332,6 +332,10 @@ def test_durations_are_merged_and_those_of_a_model_that_is_gone_leave(tmp_path):
     assert found["jobs"] == [{"model": "a", "seed": 0, "train_s": 1.0, "inference_s_per_1000": 0.5}, both[0]]
     assert (found["wall_s"], found["pruning"]) == (4.5, [1])
     assert found["machine"]["torch"] == torch.__version__ and found["machine"]["cores"] > 0
+    timings.update(tmp_path / "other.json", both, stages={"evaluate": 60.0})
+    page = (tmp_path / "index.md").read_text()
+    assert "| tiny | 2 | 3 | 0.1 |" in page and "| other | 2 | 3 | – |" in page
+    assert "Together 0 minutes for the 1 of 2" in page
     timings.update(path, [{"model": "a", "seed": 0, "train_s": 4.0}], stages={"train": 5.0})
     found = files.read_json(path)
     assert found["jobs"] == [{"model": "a", "seed": 0, "train_s": 4.0, "inference_s_per_1000": 0.5}]

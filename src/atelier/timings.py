@@ -24,6 +24,38 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     machine = {"cpu": _cpu(), "cores": cores(), "torch": version("torch")}
     content = known | fields | {"machine": machine, "stages": stages, "wall_s": wall}
     files.write_json(path, content | {"jobs": [merged[place] for place in sorted(merged)]})
+    files.write_text(path.parent / "index.md", page(path.parent))
+
+
+def page(folder: Path) -> str:
+    """Markdown: how long every study and experiment in the folder took, and all of them together."""
+    from atelier.report import tables
+
+    known = {file.stem: files.read_json(file) for file in sorted(folder.glob("*.json"))}
+    rows = []
+    for name, entry in known.items():
+        jobs = [job["train_s"] for job in entry["jobs"] if job.get("train_s")]
+        machine = f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
+        seconds = f"{sum(jobs):,.0f}" if jobs else tables.MISSING
+        rows.append([name, str(len(jobs)), seconds, _minutes(entry["wall_s"]), machine, entry.get("note", "")])
+    whole = [entry["wall_s"] for entry in known.values() if entry["wall_s"]]
+    columns = [
+        "Study or experiment",
+        "Models trained",
+        "Seconds in training, all models",
+        "Minutes in all",
+        "Machine",
+        "",
+    ]
+    total = (
+        f"Together {sum(whole) / 60:.0f} minutes for the {len(whole)} of {len(known)} whose whole run was timed. Jobs "
+        "run side by side, one on a core. A study that reused models of an earlier run has no time of its own (–)."
+    )
+    return "\n\n".join(["# How long the studies take", total, tables.table(columns, rows)]) + "\n"
+
+
+def _minutes(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds / 60:.1f}"
 
 
 def _cpu() -> str:

@@ -19,7 +19,7 @@ DOCUMENTS = {
 
 ABOUT = (
     "Every row of the source documents that a study measures: the published figure beside ours (mean, 95 % interval, "
-    "number of seeds), and the verdict on what is claimed about the row."
+    "number of seeds), and the verdict on what is claimed about the row. [How long the studies take](timings/index.md)."
 )
 
 
