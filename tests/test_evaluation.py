@@ -295,6 +295,18 @@ def test_the_stage_writes_what_the_models_are_worth(project):
     assert (folder / "examples.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_test_items_are_judged_under_the_corruptions_that_are_stored(project):
+    folder = paths.noisy("digits")
+    about = files.read_json(folder / "about.json")
+    kept = {name: total for name, total in about["files"].items() if "gaussian" not in name}
+    files.write_json(folder / "about.json", about | {"files": kept})
+    write_params(project, {"plain": {"family": "softmax"}}, seeds=1)
+    train.main("tiny")
+    evaluate.main("tiny")
+    metrics = files.read_json(paths.report("tiny") / "metrics.json")["models"]["plain"]["metrics"]
+    assert "test.accuracy" in metrics and not any("gaussian" in name for name in metrics)
+
+
 def test_snapshots_stand_below_the_items_that_they_rebuild(project):
     """With held-out items training takes its snapshots of validation items, without them of test items."""
     for hold_out in (True, False):

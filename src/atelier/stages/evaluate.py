@@ -34,9 +34,14 @@ def main(study: str) -> None:
     started = time.monotonic()
     params = load()
     entry = params.study(study)
-    corruptions = tuple(TrainNoise(kind=kind, level=level) for kind, level in params.noise.corruptions().values())
-    candidates = [Candidate(job, corruptions) for job in jobs.of_study(params, study)]
     store = Store(paths.noisy(entry.dataset))
+    stored = store.corruptions("test")  # sensors have none
+    corruptions = tuple(
+        TrainNoise(kind=kind, level=level)
+        for name, (kind, level) in params.noise.corruptions().items()
+        if name in stored
+    )
+    candidates = [Candidate(job, corruptions) for job in jobs.of_study(params, study)]
     size = len(candidates) * sum(file.stat().st_size for file in store.folder.iterdir())
     found = fan_out(judge, candidates, title=f"evaluate {study}", reads=size, **params.crew)
     by_model = {
