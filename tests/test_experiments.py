@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -21,7 +22,15 @@ from atelier.stages import catalogue, experiment, report
 SETTINGS = {
     "activations": [{"name": "relu"}, {"name": "logistic"}],
     "back-propagation": [{"hidden": (), "count": 20}, {"hidden": (5, 4), "activation": "relu", "count": 20}],
+    "f1-and-entropy": [
+        {"positive": 1, "share": 0.1, "epochs": 6},
+        {"positive": 0, "share": 0.1, "epochs": 6, "batch": "full"},
+    ],
     "gradient-norms": [{"hidden": (5,), "epochs": 2}, {"hidden": (5, 4), "epochs": 2, "init": "normal"}],
+    "memory-over-time": [
+        {"cell": "rnn", "lag": 3, "hidden": 4},
+        {"cell": "lstm", "lag": 2, "hidden": 3, "remember": 1.0},
+    ],
     "mini-batch": [{"batch": 8, "hidden": (5,)}],
     "optimiser-paths": [{"name": "momentum", "lr": 0.03}, {"name": "adam", "lr": 0.05, "place": "inside"}],
     "two-layer": [
@@ -94,13 +103,73 @@ def test_every_fault_is_far_from_autograd_and_the_right_formula_is_not(fault):
     assert faults.deviation(faults.right(e), e.expected) < 1e-12
 
 
+def test_f1_and_entropy_count_as_the_library_and_the_source_do():
+    f1_and_entropy = experiments.load("f1-and-entropy")
+    rng = np.random.default_rng(0)
+    logits, y = rng.standard_normal((200, 2)), rng.integers(0, 2, 200)
+    answers = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    nll, f1, *matrix = f1_and_entropy.figures(answers, y)
+    library = metrics.classification(answers, y)
+    assert (nll, f1) == pytest.approx((library["nll"], library["f1_macro"]), abs=1e-12)
+    assert matrix == metrics.confusion(answers, y)[::-1, ::-1].ravel().tolist()
+    # The source's two matrices and the F1 that it prints beside them.
+    for (hits, misses, alarms, rejections), said in {
+        (263, 12, 393, 8798): 0.7712,
+        (260, 15, 412, 8779): 0.7627,
+    }.items():
+        y = np.repeat([1, 0], [hits + misses, alarms + rejections])
+        predicted = np.repeat([1, 0, 1, 0], [hits, misses, alarms, rejections])
+        assert f1_and_entropy.figures(np.log(np.eye(2)[predicted] * 0.8 + 0.1), y)[1] == pytest.approx(said, abs=5e-5)
+
+
+@settings(derandomize=True, deadline=None)
+@given(share=st.floats(0.02, 0.6), positive=st.integers(0, 2), seed=st.integers(0, 1000))
+def test_one_class_against_the_rest_has_the_share_that_is_asked_for(share, positive, seed):
+    labels = np.repeat([0, 1, 2], [150, 100, 250])
+    x, y = experiments.load("f1-and-entropy").one_against_rest(
+        np.arange(500.0)[:, None], labels, positive, share, np.random.default_rng(seed)
+    )
+    assert y.mean() == pytest.approx(share, abs=0.01)
+    assert ((labels[x[:, 0].astype(int)] == positive) == y).all() and (np.diff(x[:, 0]) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_gradients_over_time_are_the_whole_jacobians(kind):
+    """Of the map from an earlier state to the last one, run over all steps between, item by item."""
+    torch.manual_seed(0)
+    layer, x = getattr(torch.nn, kind)(3, 4, batch_first=True), torch.randn(2, 3, 6)
+    size = 8 if kind == "LSTM" else 4
+
+    def last(state, item, start):
+        parts = tuple(part[None, None].contiguous() for part in state.split(4))
+        _, end = layer(x[item : item + 1].transpose(1, 2)[:, start:], parts if kind == "LSTM" else parts[0])
+        return torch.cat([part.flatten() for part in (end if kind == "LSTM" else (end,))])
+
+    def state_before(item, start):
+        zeros = torch.zeros(1, 1, 4)
+        seen = x[item : item + 1].transpose(1, 2)[:, :start]
+        _, end = layer(seen, (zeros, zeros) if kind == "LSTM" else zeros)
+        return torch.cat([part.flatten() for part in (end if kind == "LSTM" else (end,))]).detach()
+
+    found = experiments.load("memory-over-time").norms(layer, x)
+    assert len(found) == 5
+    for lag, value in enumerate(found, 1):
+        start = 6 - lag
+        jacobians = [
+            torch.autograd.functional.jacobian(lambda s, i=i, start=start: last(s, i, start), state_before(i, start))
+            for i in (0, 1)
+        ]
+        assert jacobians[0].shape == (size, size)
+        assert value == pytest.approx(float(sum(j.norm() for j in jacobians) / 2), rel=1e-4)
+
+
 def test_a_clip_that_is_not_used_leaves_an_infinite_loss():
     naive, ours = faults.unused_clip()
     assert naive == math.inf and ours == pytest.approx(faults.FAR)
 
 
 def test_at_a_constant_gradient_adam_steps_by_its_rate_unless_a_source_has_it_wrong():
-    lines = [line for line in experiments.load("optimiser-paths").text().splitlines() if line.startswith("| ")]
+    lines = [line for line in experiments.load("optimiser-paths").text({}, {}).splitlines() if line.startswith("| ")]
     cells = {line.split("|")[1].strip(): [float(c) for c in line.split("|")[2:-1]] for line in lines[2:]}
     assert cells["as in its paper"] == pytest.approx([1, 1, 1, 0.99, 0.99, 0.99], abs=0.002)
     # By hand: uncorrected, the first moment is (1 - 0.9) g and the second (1 - 0.999) g^2.

@@ -4,8 +4,8 @@ An experiment has `measure(seed, store, *, typed settings) -> {metric: value}`, 
 entry in params.yaml and every seed; beside metrics it may give "series", plain values to draw, and "train_s", seconds.
 
 It may have FLOORS, {name: {metric: value}} that claims compare with; `pictures(store, models, series)`, which gives
-{file: (caption, function that draws)}, models being settings and series lists, one value a seed, by name; and
-`text()`, Markdown for its page.
+{file: (caption, function that draws)}; and `text(models, series)`, Markdown for its page. models are the settings and
+series lists, one value a seed, by the model's name.
 """
 
 import importlib

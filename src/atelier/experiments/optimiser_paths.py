@@ -119,7 +119,7 @@ def _first_moment(step: Rule, gradient: Array) -> float:
     return float(np.abs(mean - gradient).max() / np.abs(gradient).max())
 
 
-def text() -> str:
+def text(models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> str:
     """The faults that a source has in Adam, each beside what the equation says of it."""
     rules = {
         "as in its paper": {},

@@ -62,7 +62,7 @@ def main(name: str) -> None:
     about = {
         "measures": " ".join((experiment.measure.__doc__ or "").split()),
         "pictures": drawing.save(plans, folder / "measured"),
-        "text": experiment.text() if hasattr(experiment, "text") else "",
+        "text": experiment.text(settings, series) if hasattr(experiment, "text") else "",
     }
     files.write_json(folder / "measured" / "about.json", about)
     timings.update(paths.timings(name), times, stages={"experiment": round(time.monotonic() - started, 2)})
