@@ -22,6 +22,9 @@ from atelier.stages import catalogue, experiment, report
 SETTINGS = {
     "activations": [{"name": "relu"}, {"name": "logistic"}],
     "back-propagation": [{"hidden": (), "count": 20}, {"hidden": (5, 4), "activation": "relu", "count": 20}],
+    "cells": [
+        {"cell": name, "units": 3, "steps": 4} for name in ("recurrent", "gru-after", "gru-before", "lstm", "peephole")
+    ],
     "cost-growth": [
         {"net": "dense", "along": "width", "size": 8},
         {"net": "convolutional", "along": "maps", "size": 2},
@@ -37,6 +40,7 @@ SETTINGS = {
         {"cell": "lstm", "lag": 2, "hidden": 3, "remember": 1.0},
     ],
     "mini-batch": [{"batch": 8, "hidden": (5,)}],
+    "next-character": [{"units": 3, "steps": 20}, {"units": 3, "steps": 20, "recurs": False}],
     "optimiser-paths": [{"name": "momentum", "lr": 0.03}, {"name": "adam", "lr": 0.05, "place": "inside"}],
     "two-layer": [
         {"task": "number", "loss": "half-squared, softplus out", "epochs": 2},
@@ -187,6 +191,24 @@ def test_costs_are_those_of_the_formulas():
     assert maps["multiply_adds"] == 5200 * 5 * (2 + 4) + 2 * 12
     said = cost_growth.text({}, {})
     assert "L W^2: 49,152" in said and "2,097,152" in said and "667,420 parameters" in said and "99.8 %" in said
+
+
+def test_a_net_without_memory_cannot_tell_the_first_l_from_the_second():
+    measure = experiments.load("next-character").measure
+    with_memory, without = (measure(0, None, recurs=recurs) for recurs in (True, False))
+    assert with_memory["train.o"] > 0.9 and with_memory["train.right"] == 1
+    assert without["train.o"] == pytest.approx(0.5, abs=0.05) and without["train.right"] <= 0.75
+    assert without["train.nll"] == pytest.approx(math.log(2) / 2, abs=0.05)  # half a bit in each of four letters: l, l
+
+
+def test_cells_are_the_librarys_where_the_formulas_are_the_same():
+    measure = experiments.load("cells").measure
+    found = {cell: measure(0, None, cell=cell) for cell in ("recurrent", "gru-after", "gru-before", "lstm", "peephole")}
+    for cell, figures in found.items():
+        assert figures["test.difference"] < 1e-6, cell
+        if cell != "peephole":
+            assert (figures["test.deviation"] < 1e-10) == (cell != "gru-before"), cell
+    assert found["gru-after"]["test.weights"] < found["lstm"]["test.weights"] < found["peephole"]["test.weights"]
 
 
 def test_a_clip_that_is_not_used_leaves_an_infinite_loss():
