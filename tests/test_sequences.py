@@ -185,6 +185,14 @@ def test_the_gradient_of_the_gru_is_that_of_its_states():
     assert gradcheck(states, (x, *(p.detach().requires_grad_() for p in layer.parameters())))
 
 
+def test_in_reduced_precision_the_gru_is_the_librarys():
+    torch.manual_seed(0)
+    ours, theirs = pair(3, 4, torch.float32)
+    x = torch.randn(2, 5, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ours(x)[0], theirs(x)[0])
+
+
 # ---- shifts
 
 
