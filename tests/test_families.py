@@ -44,6 +44,18 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"cell": "lstm", "hidden": (6,)},
         {"cell": "gru", "hidden": (7, 5), "dropout": (0.2, 0.0)},
         {"cell": "rnn", "hidden": (6, 4), "init": "torch"},
+        {"cell": "lstm", "hidden": (6, 5), "biases": 1},
+        {"cell": "gru", "hidden": (7, 5), "biases": 1},
+        {"cell": "rnn", "hidden": (6,), "biases": 1},
+    ],
+    "convlstm": [
+        {"maps": (3, 4), "kernel": 3, "hidden": (5,), "biases": 1},
+        {"maps": (4,), "kernel": 4, "pool": 3, "hidden": (6, 5), "dropout": (0.2, 0.1)},
+    ],
+    "tdnn": [
+        {"hidden": (7, 5), "delays": (3, 2), "activation": "softplus"},
+        {"hidden": (6,), "delays": (3,), "dilation": (2,), "pool": "none", "activation": "tanh"},
+        {"hidden": (6, 5), "delays": (1, 4), "pool": "max", "init": "torch"},
     ],
     "autoencoder": [
         {"widths": (10, 4)},
