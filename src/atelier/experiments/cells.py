@@ -1,7 +1,7 @@
 """Recurrent cells from their equations, with gradients through time, against the library and against differences."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -10,9 +10,14 @@ from atelier.byhand import cells
 from atelier.byhand.activations import Array
 from atelier.byhand.faults import deviation
 from atelier.data.store import Store
+from atelier.report.drawing import COLOURS, Plans, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FLOORS = {"rounding": {"test.deviation": 1e-10, "test.difference": 1e-6}}
 ITEMS, INPUTS = 5, 4
+ECHO = 30  # steps after a pulse that the picture shows
 STEP, TRIED = 1e-6, 40  # of a central difference; weights that are moved by it
 
 Cell = Literal["gru-after", "gru-before", "lstm", "peephole", "recurrent"]
@@ -21,7 +26,7 @@ Gradients = Callable[[dict[str, Array]], tuple[float, dict[str, Array]]]
 
 def measure(
     seed: int, store: Store, *, cell: Cell, units: Annotated[int, Ge(1)] = 6, steps: Annotated[int, Ge(2)] = 12
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """On random sequences, of an error that weighs every state. deviation: largest, of the cell's states and gradients
     from those of the library's layer with the same weights, by the largest of the library's; not of peepholes, which
     the library lacks. difference: the same of the gradients from (E(w + h) - E(w - h)) / 2h, for some weights.
@@ -34,7 +39,11 @@ def measure(
     found = {"test.difference": by_differences(cell, weights, x, seen, gradients, rng)}
     if cell != "peephole":
         found["test.deviation"] = deviation([states, *gradients.values()], by_library(cell, weights, x, seen))
-    return found | {"test.weights": float(sum(array.size for array in weights.values()))}
+    found |= {"test.weights": float(sum(array.size for array in weights.values()))}
+    pulse = np.zeros((1, ECHO, INPUTS))
+    pulse[:, 0] = 1.0
+    echo, _ = run(cell, weights, pulse, np.zeros((1, ECHO, units)))
+    return found | {"series": np.abs(echo[0]).mean(axis=1).tolist()}
 
 
 def draw(cell: Cell, units: int, rng: np.random.Generator) -> dict[str, Array]:
@@ -107,6 +116,20 @@ def by_differences(
         slopes.append((errors[0] - errors[1]) / (2 * STEP))
         hand.append(gradients[name][place])
     return float(np.abs(np.subtract(slopes, hand)).max() / np.abs(hand).max())
+
+
+def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
+    caption = "What is left of a pulse in the first step: mean size of the states, means over seeds of random weights."
+    return {"pulse.png": (caption, lambda: _draw(series))}
+
+
+def _draw(series: dict[str, list[Any]]) -> "Figure":
+    figure, (axes,) = grid(1, 1, 6.5, 3.2)
+    for (model, runs), colour in zip(series.items(), COLOURS, strict=False):
+        axes.plot(np.arange(1, ECHO + 1), np.mean(runs, axis=0), color=colour, label=model, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="mean |state|")
+    axes.legend()
+    return figure
 
 
 def text(models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> str:
