@@ -83,10 +83,14 @@ CHANGES: list[tuple[str, Any, str]] = [
     (
         "workrs",
         2,
-        "{} is not a known key; did you mean workers? (cluster, compute, datasets, experiments, noise, studies, "
-        "workers)",
+        "{} is not a known key; did you mean workers? (cluster, compute, datasets, datasets_on_demand, experiments, "
+        "noise, studies, workers)",
     ),
-    ("mirror", "/data", "{} is not a known key; (cluster, compute, datasets, experiments, noise, studies, workers)"),
+    (
+        "mirror",
+        "/data",
+        "{} is not a known key; (cluster, compute, datasets, datasets_on_demand, experiments, noise, studies, workers)",
+    ),
     ("compute.thread", 2, "{} is not a known key; did you mean threads?"),
     ("datasets.digits.tset", 2, "{} is not a known key; did you mean test?"),
     ("noise.gausian", [0.2], "{} is not a known key; did you mean gaussian?"),

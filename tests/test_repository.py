@@ -50,10 +50,11 @@ def test_pictures_and_links_of_the_readme_exist():
 
 
 def test_every_file_that_a_stage_depends_on_exists():
-    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-    for stage in stages.values():
-        for path in stage.get("do", stage)["deps"]:
-            assert "$" in path or path.startswith("reports/") or (ROOT / path).exists(), path
+    for file in ("dvc.yaml", "data/dvc.yaml"):
+        stages = YAML(typ="safe").load((ROOT / file).read_text())["stages"]
+        for stage in stages.values():
+            for path in stage.get("do", stage)["deps"]:
+                assert "$" in path or path.startswith("reports/") or (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("package", ["numpy", "scikit-learn", "scipy", "torch", "torchvision"])

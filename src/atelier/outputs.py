@@ -1,4 +1,4 @@
-"""What dvc.lock records: the outputs of a study's stages, their md5s, and whether the files here still are those."""
+"""What DVC's lock files record: the outputs of a study's stages, their md5s, and whether the files still are those."""
 
 import hashlib
 import json
@@ -12,19 +12,23 @@ from ruamel.yaml.error import YAMLError
 from atelier.errors import AtelierError
 
 Stages = Mapping[str, Mapping[str, Any]]
+LOCKS = ("dvc.lock", "data/dvc.lock")
 PAGES = ("report", "experiment_report")  # the stages that write pages
 
 
 def recorded(root: Path) -> Stages:
-    """The stages of dvc.lock by name; none where there is no dvc.lock yet."""
-    file = Path(root) / "dvc.lock"
+    """The stages of both lock files by name; none where there is no lock file yet."""
+    return {name: stage for lock in LOCKS for name, stage in _stages(Path(root), lock).items()}
+
+
+def _stages(root: Path, lock: str) -> Stages:
     try:
-        return (YAML(typ="safe").load(file.read_text()) or {}).get("stages") or {}
+        return (YAML(typ="safe").load((root / lock).read_text()) or {}).get("stages") or {}
     except FileNotFoundError:
         return {}
     except (YAMLError, AttributeError) as error:
         fault = str(error).splitlines()[0]
-        raise AtelierError(f"{file}: not a lock file ({fault}); restore it with git checkout dvc.lock") from None
+        raise AtelierError(f"{root / lock}: not a lock file ({fault}); restore it with git checkout {lock}") from None
 
 
 def behind(stages: Stages, study: str) -> Stages:

@@ -87,12 +87,36 @@ class Compute(Strict):
 
 
 class Dataset(Strict):
-    """Items held out for validation, and for test where the source has no test set of its own."""
+    """Items held out for validation, and for test where the source has no test set of its own.
 
-    validation: Count
+    So many, stratified by class with `seed`, or all of certain people, where items are known to be theirs.
+    channels, step: which channels of a recording are taken, and how far apart its windows begin.
+    """
+
+    validation: Count | None = None
+    validation_subjects: Several[Count] | None = None
     test: Count | None = None
+    test_subjects: Several[Count] | None = None
     seed: Seed = 0
     train_noise: Annotated[tuple[str, ...], AfterValidator(strict.once)] = ()
+    channels: Literal["document", "valid"] | None = None
+    step: Count | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the reader of the files is told."""
+        return {key: value for key in ("channels", "step") if (value := getattr(self, key)) is not None}
+
+    @model_validator(mode="after")
+    def _held_out_once(self) -> "Dataset":
+        if self.validation is None and self.validation_subjects is None:
+            raise ValueError(".validation is missing; give a count, or validation_subjects")
+        for key in ("validation", "test"):
+            if getattr(self, key) and getattr(self, f"{key}_subjects"):
+                raise ValueError(f".{key} and .{key}_subjects are both set; give one")
+        if both := set(self.validation_subjects or ()) & set(self.test_subjects or ()):
+            raise ValueError(f".test_subjects names {min(both)}, as validation_subjects does; give each once")
+        return self
 
 
 class Noise(Strict):
@@ -342,6 +366,7 @@ class Params(Strict):
     cluster: Annotated[str, AfterValidator(_scheduler)] | None = None
     compute: Compute
     datasets: FilledTable[Annotated[str, AfterValidator(_source)], Dataset]
+    datasets_on_demand: Table[Annotated[str, AfterValidator(_source)], Dataset] = FrozenDict()
     noise: Noise
     studies: FilledTable[Name, Study]
     experiments: Table[Annotated[Name, AfterValidator(_experiment)], Experiment]
@@ -375,22 +400,33 @@ class Params(Strict):
         """All that has a page under reports/studies."""
         return {**self.studies, **self.experiments}
 
+    @property
+    def every_dataset(self) -> dict[str, Dataset]:
+        return {**self.datasets, **self.datasets_on_demand}
+
     def dataset(self, name: str) -> Dataset:
-        if name not in self.datasets:
-            raise AtelierError(f"params.yaml: there is no data set {name}; {nearest(name, self.datasets)}")
-        return self.datasets[name]
+        if name not in self.every_dataset:
+            raise AtelierError(f"params.yaml: there is no data set {name}; {nearest(name, self.every_dataset)}")
+        return self.every_dataset[name]
+
+    def dataset_key(self, name: str) -> str:
+        """Where a data set's settings stand."""
+        return f"{'datasets' if name in self.datasets else 'datasets_on_demand'}.{name}"
 
     @model_validator(mode="after")
     def _data_and_noise_exist(self) -> "Params":
-        for key, dataset in self.datasets.items():
+        for key in self.datasets_on_demand:
+            if key in self.datasets:
+                raise ValueError(f".datasets_on_demand.{key} stands in datasets too; remove one")
+        for key, dataset in self.every_dataset.items():
             for index, corruption in enumerate(dataset.train_noise):
                 if corruption not in (known := self.noise.corruptions()):
-                    where = f".datasets.{key}.train_noise.{index} is {strict.shown(corruption)}, which is not in noise"
-                    raise ValueError(f"{where}; {nearest(corruption, known)}")
+                    where = f".{self.dataset_key(key)}.train_noise.{index} is {strict.shown(corruption)}"
+                    raise ValueError(f"{where}, which is not in noise; {nearest(corruption, known)}")
         for key, entry in self.reported.items():
-            if entry.dataset not in self.datasets:
+            if entry.dataset not in self.every_dataset:
                 kind = "studies" if key in self.studies else "experiments"
-                hint = nearest(entry.dataset, self.datasets)
+                hint = nearest(entry.dataset, self.every_dataset)
                 raise ValueError(f".{kind}.{key}.dataset is {strict.shown(entry.dataset)}; {hint}")
         for key in self.experiments:
             if key in self.studies:
@@ -398,12 +434,13 @@ class Params(Strict):
         for key, study in self.studies.items():
             if key.removesuffix("-pruned") in self.studies and key.endswith("-pruned"):
                 raise ValueError(f".studies.{key} would share models/{key} with the pruned nets of another; rename it")
-            stored = self.datasets[study.dataset].train_noise
+            stored = self.every_dataset[study.dataset].train_noise
             for where, recipe in study.recipes():
                 if recipe.noise and recipe.noise.draw == "fixed" and recipe.noise.name not in stored:
+                    place = f"{self.dataset_key(study.dataset)}.train_noise"
                     raise ValueError(
                         f".studies.{key}{where}.noise is {recipe.noise.name}, which is not stored: add it to "
-                        f"datasets.{study.dataset}.train_noise ({', '.join(stored) or 'empty'}) or give draw: fresh"
+                        f"{place} ({', '.join(stored) or 'empty'}) or give draw: fresh"
                     )
         return self
 

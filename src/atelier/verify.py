@@ -102,7 +102,8 @@ def clean_copy(root: Path, copy: Path, recorded: Mapping[str, str]) -> None:
         if (root / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
-    (copy / "dvc.lock").unlink(missing_ok=True)
+    for lock in outputs.LOCKS:
+        (copy / lock).unlink(missing_ok=True)
     for path in recorded:
         place = copy / path
         shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)

@@ -1,34 +1,33 @@
 """The published file formats -> arrays. A file that is not what it should be is named in a one-line error."""
 
 import gzip
+import inspect
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from atelier.data import pamap2, uci_har
+from atelier.data.raw import Labelled, Raw, fault
 from atelier.errors import AtelierError
 
-Labelled = tuple[np.ndarray, np.ndarray]
 
+def read(dataset: str, folder: Path, classes: int, where: str = "", **options: Any) -> Raw:
+    """Read a downloaded data set and check that its labels lie in [0, classes).
 
-@dataclass(frozen=True)
-class Raw:
-    """Items as published: x uint8 (n, *shape), pixel = x / scale; y int64 (n,). No `test` where none is set apart."""
-
-    train: Labelled
-    test: Labelled | None
-    scale: int
-
-
-def read(dataset: str, folder: Path, classes: int) -> Raw:
-    """Read a downloaded data set and check that its labels lie in [0, classes)."""
-    raw = _READERS[dataset](folder)
+    `options`: what its reader may be told, from the settings that params.yaml has under `where`.
+    """
+    reader = _READERS[dataset]
+    for option in options:
+        if option not in inspect.signature(reader).parameters:
+            raise AtelierError(f"params.yaml: {where}.{option} is set, but {dataset} has no {option}; remove it")
+    raw = reader(folder, **options)
     for _, y in filter(None, (raw.train, raw.test)):
         if len(y) == 0 or y.max() >= classes:
-            raise _fault(folder, f"labels are not all in 0 to {classes - 1}")
+            raise fault(folder, f"labels are not all in 0 to {classes - 1}")
     return raw
 
 
@@ -40,13 +39,13 @@ def idx(path: Path, dimensions: int) -> np.ndarray:
     content = _unzipped(path)
     magic = bytes((0, 0, 8, dimensions))
     if content[:4] != magic:
-        raise _fault(path, f"starts with {content[:4].hex() or 'nothing'}, an idx file of this kind with {magic.hex()}")
+        raise fault(path, f"starts with {content[:4].hex() or 'nothing'}, an idx file of this kind with {magic.hex()}")
     start = 4 + 4 * dimensions
     if len(content) < start:
-        raise _fault(path, "ends inside its header")
+        raise fault(path, "ends inside its header")
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
     if len(content) - start != math.prod(shape):
-        raise _fault(path, f"holds {len(content) - start} bytes of data where its header says {math.prod(shape)}")
+        raise fault(path, f"holds {len(content) - start} bytes of data where its header says {math.prod(shape)}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -56,9 +55,9 @@ def digits_csv(path: Path) -> Labelled:
     try:
         table = np.loadtxt(lines, np.int64, delimiter=",", ndmin=2)
     except ValueError as error:
-        raise _fault(path, " ".join(str(error).split())) from None
+        raise fault(path, " ".join(str(error).split())) from None
     if table.shape[1] != 65 or table.min() < 0 or table[:, :-1].max() > 16:
-        raise _fault(path, "is not lines of 64 pixels of 0 to 16 and a label")
+        raise fault(path, "is not lines of 64 pixels of 0 to 16 and a label")
     return table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8), table[:, -1].copy()
 
 
@@ -74,14 +73,21 @@ def _labelled_images(folder: Path, part: str) -> Labelled:
     path = folder / f"{part}-images-idx3-ubyte.gz"
     x, y = idx(path, 3), idx(folder / f"{part}-labels-idx1-ubyte.gz", 1)
     if x.shape != (len(y), 28, 28):
-        raise _fault(path, f"holds {' x '.join(map(str, x.shape))} pixels where the labels ask for {len(y)} x 28 x 28")
+        raise fault(path, f"holds {' x '.join(map(str, x.shape))} pixels where the labels ask for {len(y)} x 28 x 28")
     return x[:, None], y.astype(np.int64)
 
 
-_READERS: dict[str, Callable[[Path], Raw]] = {
+def _read_pamap2(folder: Path, *, channels: pamap2.Channels = "document", step: int = pamap2.STEP) -> Raw:
+    return pamap2.read(folder / "pamap2+physical+activity+monitoring.zip", channels=channels, step=step)
+
+
+_READERS: dict[str, Callable[..., Raw]] = {
     "digits": _read_digits,
     "fashion-mnist": _read_mnist,
     "mnist": _read_mnist,
+    "pamap2": _read_pamap2,
+    "uci-har": lambda folder: uci_har.read(folder / "human+activity+recognition+using+smartphones.zip", numbered=True),
+    "uci-har-subset": lambda folder: uci_har.read(folder / "uci-har-subset.zip", numbered=False),
 }
 
 
@@ -90,10 +96,6 @@ def _unzipped(path: Path) -> bytes:
         with gzip.open(path) as file:
             return file.read()
     except FileNotFoundError:
-        raise _fault(path, "is not there") from None
+        raise fault(path, "is not there") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise _fault(path, f"is not a whole gzip file: {error}") from None
-
-
-def _fault(path: Path, what: str) -> AtelierError:
-    return AtelierError(f"{path} {what}; delete it and download the data set again")
+        raise fault(path, f"is not a whole gzip file: {error}") from None

