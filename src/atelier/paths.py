@@ -5,9 +5,10 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """The project folder: the nearest one upwards that holds dvc.yaml (an experiment's temporary copy is one too)."""
+    """The project folder: the nearest one upwards with params.yaml and dvc.yaml (an experiment's temporary copy too)."""
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here)
+    both = ("params.yaml", "dvc.yaml")
+    return next((folder for folder in (here, *here.parents) if all((folder / file).exists() for file in both)), here)
 
 
 def home() -> Path:
