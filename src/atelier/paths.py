@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """The project folder: the nearest one upwards with params.yaml and dvc.yaml (an experiment's temporary copy too)."""
+    """The project folder: the nearest upwards with params.yaml and dvc.yaml, as an experiment's copy has them."""
     here = Path.cwd()
     both = ("params.yaml", "dvc.yaml")
     return next((folder for folder in (here, *here.parents) if all((folder / file).exists() for file in both)), here)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FLOORS = {"rounding": {"test.deviation": 1e-10, "test.difference": 1e-6}}
 ITEMS, INPUTS = 5, 4
-ECHO = 30  # steps after a pulse that the picture shows
+ECHO, TINY = 30, 1e-30  # steps after a pulse that the picture shows
 STEP, TRIED = 1e-6, 40  # of a central difference; weights that are moved by it
 
 Cell = Literal["gru-after", "gru-before", "lstm", "peephole", "recurrent"]
@@ -40,10 +40,10 @@ def measure(
     if cell != "peephole":
         found["test.deviation"] = deviation([states, *gradients.values()], by_library(cell, weights, x, seen))
     found |= {"test.weights": float(sum(array.size for array in weights.values()))}
-    pulse = np.zeros((1, ECHO, INPUTS))
-    pulse[:, 0] = 1.0
-    echo, _ = run(cell, weights, pulse, np.zeros((1, ECHO, units)))
-    return found | {"series": np.abs(echo[0]).mean(axis=1).tolist()}
+    silence = np.zeros((2, ECHO, INPUTS))
+    silence[1, 0] = 1.0  # a pulse in the second of two sequences; biases alone move the first
+    (without, after), _ = run(cell, weights, silence, np.zeros((2, ECHO, units)))
+    return found | {"series": np.abs(after - without).mean(axis=1).tolist()}
 
 
 def draw(cell: Cell, units: int, rng: np.random.Generator) -> dict[str, Array]:
@@ -119,15 +119,24 @@ def by_differences(
 
 
 def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
-    caption = "What is left of a pulse in the first step: mean size of the states, means over seeds of random weights."
+    caption = (
+        "What a pulse in the first step still changes in the states of cells with random weights: mean over units, "
+        "geometric mean over seeds."
+    )
     return {"pulse.png": (caption, lambda: _draw(series))}
 
 
 def _draw(series: dict[str, list[Any]]) -> "Figure":
     figure, (axes,) = grid(1, 1, 6.5, 3.2)
     for (model, runs), colour in zip(series.items(), COLOURS, strict=False):
-        axes.plot(np.arange(1, ECHO + 1), np.mean(runs, axis=0), color=colour, label=model, linewidth=1.2)
-    axes.set(xlabel="step", ylabel="mean |state|")
+        axes.plot(
+            np.arange(1, ECHO + 1),
+            np.exp(np.log(np.maximum(runs, TINY)).mean(axis=0)),
+            color=colour,
+            label=model,
+            linewidth=1.2,
+        )
+    axes.set(xlabel="step", ylabel="mean change of a state", yscale="log")
     axes.legend()
     return figure
 

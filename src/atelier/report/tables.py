@@ -102,7 +102,9 @@ def everything(results: Results) -> str:
         [model, _listed(entry.get("settings", {})), *(spread_with_unit(m, results.summary(model, m)) for m in metrics)]
         for model, entry in results.models.items()
     ]
-    return table(["Model", "Settings", *(parts(metric)[2] for metric in metrics)], rows)
+    names = [parts(metric)[2] for metric in metrics]
+    heads = [n if names.count(n) == 1 else f"{parts(m)[0]} {n}" for m, n in zip(metrics, names, strict=True)]
+    return table(["Model", "Settings", *heads], rows)
 
 
 def _code(metric: str) -> str:
