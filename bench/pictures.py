@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from atelier import files
-from atelier.report.figures import COLOURS, DOTS_PER_INCH, LOOK
+from atelier.report.drawing import COLOURS, DOTS_PER_INCH, LOOK
 from bench.anchors import ITEMS
 from bench.rows import relative_to_largest, setting
 
