@@ -90,14 +90,15 @@ def norms(layer: "nn.RNNBase", x: "Tensor") -> list[float]:
     """
     import torch
 
-    lstm = isinstance(layer, torch.nn.LSTM)
+    kind = next(kind for kind in (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM) if isinstance(layer, kind))
+    lstm = kind is torch.nn.LSTM
     steps = x.transpose(1, 2)
     zeros = torch.zeros(1, len(x), layer.hidden_size)
     state, states = (zeros, zeros) if lstm else zeros, []
     for t in range(steps.shape[1]):
         state = tuple(part.detach().requires_grad_() for part in state) if lstm else state.detach().requires_grad_()
         before = state if lstm else (state,)
-        _, state = layer(steps[:, t : t + 1], state)
+        _, state = kind.forward(layer, steps[:, t : t + 1], state)  # our own GRU begins at 0 alone
         states.append((before, torch.cat(state if lstm else (state,), dim=2)))
     # Step by step from the end: the rows of the product of Jacobians so far times the Jacobian of one step more.
     size = states[-1][1].shape[2]
