@@ -36,6 +36,7 @@ SETTINGS = {
     ],
     "gradient-norms": [{"hidden": (5,), "epochs": 2}, {"hidden": (5, 4), "epochs": 2, "init": "normal"}],
     "memory-over-time": [
+        {"cell": "gru", "lag": 2, "hidden": 3},
         {"cell": "rnn", "lag": 3, "hidden": 4},
         {"cell": "lstm", "lag": 2, "hidden": 3, "remember": 1.0},
     ],
