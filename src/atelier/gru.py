@@ -5,8 +5,8 @@
 
 The library leaves the backward pass to autograd, step by step. Here all products with x are one, every array lies
 (features, items) so that a gate is one block of memory, and tanh(v) is 2 s(2v) - 1, which takes half of tanh's time.
-One thread, forward and backward, against the library: 1.4 times as fast at 128 steps of 9 and 64 units, 1.3 at 8 of 8
-and 48, 1.1 at 28 of 28 and 128, where products of matrices are most of the work. Results agree to 1e-6.
+The gain is largest over many steps of few features; in wide layers products of matrices are most of the work, and the
+library does these as fast. Results agree to 1e-6.
 """
 
 from typing import Any
