@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from atelier import params
+from atelier import assess, params
 from atelier.report import tables
 from atelier.report.drawing import COLOURS, STYLES, Plans, grid, save
 from atelier.report.results import Results, kind_and_level, parts
@@ -76,6 +76,18 @@ def _plans(results: Results, study: params.Study) -> Plans:
             "Nets without recovery may lie outside the frame."
         )
         plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
+    return plans | of_families(results)
+
+
+def of_families(results: Results) -> Plans:
+    """What the families' own judges draw of the models that are theirs."""
+    plans: Plans = {}
+    for family in results.families:
+        judge = assess.load(family)
+        if hasattr(judge, "pictures"):
+            own = {m: entry for m, entry in results.models.items() if entry["settings"]["family"] == family}
+            settings = {model: entry["settings"] for model, entry in own.items()}
+            plans |= judge.pictures(settings, {model: entry.get("series", []) for model, entry in own.items()})
     return plans
 
 

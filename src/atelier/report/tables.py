@@ -1,5 +1,6 @@
 """Figures as text, and the Markdown tables of a report page. What is missing is a dash, never a number."""
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "
 _DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
 _UNITS = {"psnr": "dB", "nll": "nats", "penalised": "nats"}
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
+_SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
 _SPLITS = ("train", "validation", "test", "gap")
 
 Summary = dict[str, Any] | None
@@ -139,6 +141,18 @@ def measures(results: Results) -> str:
             if any(found):
                 rows.append([measure + _bracketed(measure), model, *(spread(measure, s) for s in found)])
     return table(["Measure", "Model", *(s.capitalize() for s in _SPLITS)], rows) if rows else ""
+
+
+def own_measures(results: Results) -> str:
+    """A row for each figure that only some families have, and each model that has it: train, validation, test."""
+    every = [parts(metric) for model in results.models for metric in results.metrics(model)]
+    names = dict.fromkeys(name for _, corruption, name in every if not corruption and name not in _SHOWN_ELSEWHERE)
+    rows = []
+    for name, model in itertools.product(names, results.models):
+        found = [results.summary(model, f"{split}.{name}") for split in _SPLITS[:-1]]
+        if any(found):
+            rows.append([name.replace("_", " ") + _bracketed(name), model, *(spread(name, s) for s in found)])
+    return table(["Measure", "Model", *(s.capitalize() for s in _SPLITS[:-1])], rows) if rows else ""
 
 
 def weights(results: Results) -> str:
