@@ -9,8 +9,10 @@ from atelier.report.results import Results, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
-_DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
-_UNITS = {"psnr": "dB", "nll": "nats", "penalised": "nats"}
+_DECIMALS = dict.fromkeys([*_PERCENT, "psnr", "nll_reverse", "ais_gap", "drift", "log_z"], 2) | {"mse": 5}
+_NATS = ("nll", "penalised", "nll_reverse", "ais_gap", "pseudo_nll", "free_energy", "reconstruction", "drift", "log_z")
+_NATS += ("nll_change", "reconstruction_change", "forward_few", "reverse_few", "miss")
+_UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
 _SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
 _SPLITS = ("train", "validation", "test", "gap")
