@@ -43,6 +43,10 @@ SETTINGS = {
     "mini-batch": [{"batch": 8, "hidden": (5,)}],
     "next-character": [{"units": 3, "steps": 20}, {"units": 3, "steps": 20, "recurs": False}],
     "optimiser-paths": [{"name": "momentum", "lr": 0.03}, {"name": "adam", "lr": 0.05, "place": "inside"}],
+    "partition-function": [
+        {"hidden": 4, "epochs": 2, "temperatures": (2, 20)},
+        {"hidden": 5, "epochs": 2, "temperatures": (2, 20), "chains": 10},
+    ],
     "two-layer": [
         {"task": "number", "loss": "half-squared, softplus out", "epochs": 2},
         {"task": "classes", "loss": "cross-entropy", "hidden": "logistic", "epochs": 2},
