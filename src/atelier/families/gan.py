@@ -56,7 +56,7 @@ class Model(nn.Module):
         self.beta1, self.optimizer = beta1, optimizer
         make = _convolutional if conv else _dense
         self.generator, self.discriminator = make(tuple(shape), latent, widths, batch_norm)
-        self.to(memory_format=torch.channels_last)  # a fifth faster in convolutions, and nothing to dense layers
+        self.to(memory_format=torch.channels_last)  # faster convolutions; nothing to dense layers
         if spectral_norm:
             for layer in self.discriminator:
                 if hasattr(layer, "weight"):
