@@ -131,7 +131,8 @@ def test_a_familys_judge_adds_figures_floors_items_and_what_is_drawn(project, mo
 
         @staticmethod
         def pictures(models, series):
-            return {"luck.png": (f"{list(models)} {series}", lambda: drawing.grid(1, 1, 2, 2)[0])}
+            left = [[run["points"], *run["curve"][1]] for run in series["net"]]
+            return {"luck.png": (f"{list(models)} {left}", lambda: drawing.grid(1, 1, 2, 2)[0])}
 
     monkeypatch.setattr(assess, "names", lambda: ["mlp"])
     monkeypatch.setattr(assess, "load", lambda family: Judge if family == "mlp" else None)
@@ -148,7 +149,8 @@ def test_a_familys_judge_adds_figures_floors_items_and_what_is_drawn(project, mo
     report.main("tiny")
     page = (folder / "index.md").read_text()
     assert "| luck | net | – | – | 7.5000 [1.1469, 13.8531] |" in page and "Luck: what luck is." in page
-    assert "['net'] {'net': [{'points': [0]}, {'points': [1]}]}" in page and (folder / "figures/luck.png").exists()
+    assert f"| luck | *none* | – | – | {CLASSES}.0000 |" in page
+    assert "['net'] [[[0], 'train.loss'" in page and (folder / "figures/luck.png").exists()
 
 
 def test_a_family_that_samples_shows_samples_and_the_same_ones_each_time():

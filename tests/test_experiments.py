@@ -21,6 +21,10 @@ from atelier.stages import catalogue, experiment, report
 
 SETTINGS = {
     "activations": [{"name": "relu"}, {"name": "logistic"}],
+    "adversarial-toy": [
+        {"loss": "minimax", "rounds": 1, "learns": False},
+        {"loss": "non-saturating", "rounds": 1, "steps": 2},
+    ],
     "back-propagation": [{"hidden": (), "count": 20}, {"hidden": (5, 4), "activation": "relu", "count": 20}],
     "cells": [
         {"cell": name, "units": 3, "steps": 4} for name in ("recurrent", "gru-after", "gru-before", "lstm", "peephole")

@@ -69,6 +69,11 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"widths": (5, 3), "conv": True},
         {"widths": (4,), "conv": True, "loss": "bce"},
     ],
+    "gan": [
+        {"latent": 5, "widths": (6, 7), "average": 0.5},
+        {"latent": 5, "widths": (6,), "loss": "minimax", "steps": 3, "batch_norm": False, "smoothing": 0.1},
+        {"latent": 5, "widths": (4, 3), "conv": True, "spectral_norm": True, "steps": 2},
+    ],
 }
 
 
@@ -195,7 +200,7 @@ def equal_seeds_build_equal_nets(name: str, settings: dict) -> None:
 
 
 def its_gradients_are_those_of_its_losses(name: str, settings: dict) -> None:
-    """Backward against central differences in float64."""
+    """Of each loss in what its optimizer steps: backward against central differences in float64."""
     model = build(name, settings).double().eval()
     x, y = batch(model, 3)
     x, y = x.double(), y.double() if y.is_floating_point() else y
@@ -210,10 +215,12 @@ def its_gradients_are_those_of_its_losses(name: str, settings: dict) -> None:
             return [out["loss"] for out in self.net.losses(x, y)][which]
 
     wrapped = Loss()
-    names, values = zip(*((key, p.detach().clone().requires_grad_()) for key, p in wrapped.named_parameters()))
-    for which in range(len(model.optimizers())):
+    for which, optimizer in enumerate(model.optimizers()):
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        own = [(key, p) for key, p in wrapped.named_parameters() if id(p) in stepped]
+        names, values = zip(*((key, p.detach().clone().requires_grad_()) for key, p in own))
 
-        def loss(*tensors: torch.Tensor, which: int = which) -> torch.Tensor:
+        def loss(*tensors: torch.Tensor, which: int = which, names: tuple[str, ...] = names) -> torch.Tensor:
             return functional_call(wrapped, dict(zip(names, tensors, strict=True)), (which,))
 
         assert gradcheck(loss, values, fast_mode=True, atol=1e-6)

@@ -3,7 +3,8 @@
 A file has `assess(model, store, seed, hold_out) -> Assessment`, whose docstring says on the page what its figures mean.
 It may have `floors(store)`, {name: {metric: value}} of methods that train no net, which claims compare with; and
 `pictures(models, series)`, which gives {file: (caption, function that draws)}: models are the settings and series
-lists, one value a seed, by the model's name. Reading a report needs no torch, so it is imported where it is used.
+lists, one dict a seed, by the model's name; each dict also has the seed's `curve`, {epoch: {metric: value}} as in
+curves.csv. Reading a report needs no torch, so it is imported where it is used.
 """
 
 import importlib

@@ -87,8 +87,15 @@ def of_families(results: Results) -> Plans:
         if hasattr(judge, "pictures"):
             own = {m: entry for m, entry in results.models.items() if entry["settings"]["family"] == family}
             settings = {model: entry["settings"] for model, entry in own.items()}
-            plans |= judge.pictures(settings, {model: entry.get("series", []) for model, entry in own.items()})
+            plans |= judge.pictures(settings, {model: _series(results, model) for model in own})
     return plans
+
+
+def _series(results: Results, model: str) -> list[dict[str, Any]]:
+    """What a family's judge has left to draw, one dict a seed, and in each the seed's curve."""
+    left = results.models[model].get("series") or [{}] * len(results.seeds)
+    curves = results.curves.get(model, {})
+    return [own | {"curve": curves.get(seed, {})} for seed, own in zip(results.seeds, left, strict=True)]
 
 
 def _label(metric: str) -> str:

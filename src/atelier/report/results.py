@@ -198,7 +198,8 @@ def kind_and_level(corruption: str) -> tuple[str, float]:
 
 
 def higher_is_better(metric: str) -> bool:
-    return parts(metric)[2] in {"accuracy", "accuracy_rounded", "f1_macro", "psnr", "precision", "recall", "f1"}
+    better = {"accuracy", "accuracy_rounded", "f1_macro", "psnr", "precision", "recall", "f1"}
+    return parts(metric)[2] in better | {"classes", "coverage", "least_class"}
 
 
 def _same_split(metric: str, known: Iterable[str]) -> list[str]:

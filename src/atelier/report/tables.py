@@ -1,6 +1,5 @@
 """Figures as text, and the Markdown tables of a report page. What is missing is a dash, never a number."""
 
-import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,9 +8,12 @@ from atelier.report.results import Results, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
-_DECIMALS = dict.fromkeys([*_PERCENT, "psnr", "nll_reverse", "ais_gap", "drift", "log_z"], 2) | {"mse": 5}
+_PERCENT |= {"coverage", "least_class"}
+_DECIMALS = dict.fromkeys([*_PERCENT, "psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z"], 2)
+_DECIMALS |= {"mse": 5, "classes": 1}
 _NATS = ("nll", "penalised", "nll_reverse", "ais_gap", "pseudo_nll", "free_energy", "reconstruction", "drift", "log_z")
 _NATS += ("nll_change", "reconstruction_change", "forward_few", "reverse_few", "miss")
+_NATS += ("value", "divergence", "unevenness")
 _UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
 _SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
@@ -146,15 +148,20 @@ def measures(results: Results) -> str:
 
 
 def own_measures(results: Results) -> str:
-    """A row for each figure that only some families have, and each model that has it: train, validation, test."""
+    """A row for each figure that only some families have, and each model or floor that has it."""
     every = [parts(metric) for model in results.models for metric in results.metrics(model)]
     names = dict.fromkeys(name for _, corruption, name in every if not corruption and name not in _SHOWN_ELSEWHERE)
     rows = []
-    for name, model in itertools.product(names, results.models):
-        found = [results.summary(model, f"{split}.{name}") for split in _SPLITS[:-1]]
-        if any(found):
-            rows.append([name.replace("_", " ") + _bracketed(name), model, *(spread(name, s) for s in found)])
-    return table(["Measure", "Model", *(s.capitalize() for s in _SPLITS[:-1])], rows) if rows else ""
+    for name in names:
+        keys, measure = [f"{split}.{name}" for split in _SPLITS[:-1]], name.replace("_", " ") + _bracketed(name)
+        for model in results.models:
+            found = [results.summary(model, key) for key in keys]
+            if any(found):
+                rows.append([measure, model, *(spread(name, s) for s in found)])
+        for floor, figures in results.floors.items():
+            if any(key in figures for key in keys):
+                rows.append([measure, f"*{floor}*", *(number(name, figures.get(key)) for key in keys)])
+    return table(["Measure", "Model or *floor*", *(s.capitalize() for s in _SPLITS[:-1])], rows) if rows else ""
 
 
 def weights(results: Results) -> str:
