@@ -22,6 +22,11 @@ from atelier.stages import catalogue, experiment, report
 SETTINGS = {
     "activations": [{"name": "relu"}, {"name": "logistic"}],
     "back-propagation": [{"hidden": (), "count": 20}, {"hidden": (5, 4), "activation": "relu", "count": 20}],
+    "bottleneck-features": [
+        {"features": "bottleneck", "width": 2, "items": 60, "epochs": 2},
+        {"features": "pca", "width": 2, "items": 60},
+        {"features": "pixels", "items": 60},
+    ],
     "cells": [
         {"cell": name, "units": 3, "steps": 4} for name in ("recurrent", "gru-after", "gru-before", "lstm", "peephole")
     ],
@@ -42,6 +47,7 @@ SETTINGS = {
     ],
     "mini-batch": [{"batch": 8, "hidden": (5,)}],
     "next-character": [{"units": 3, "steps": 20}, {"units": 3, "steps": 20, "recurs": False}],
+    "numpy-inference": [{"hidden": (7, 5), "epochs": 2}],
     "optimiser-paths": [{"name": "momentum", "lr": 0.03}, {"name": "adam", "lr": 0.05, "place": "inside"}],
     "two-layer": [
         {"task": "number", "loss": "half-squared, softplus out", "epochs": 2},

@@ -9,6 +9,7 @@ from atelier.report.results import Results, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
+_PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
 _DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
 _UNITS = {"psnr": "dB", "nll": "nats", "penalised": "nats"}
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
@@ -272,7 +273,8 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(_plain(v) for v in value.values())
+        named = {"epochs", "items"} & value.keys()  # a recipe's keys are many, those of noise are told by its values
+        return f"({_listed(value)})" if named else " ".join(_plain(v) for v in value.values())
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(v) for v in value) + "]"
     if isinstance(value, bool):
