@@ -26,6 +26,11 @@ SETTINGS = {
         {"loss": "non-saturating", "rounds": 1, "steps": 2},
     ],
     "back-propagation": [{"hidden": (), "count": 20}, {"hidden": (5, 4), "activation": "relu", "count": 20}],
+    "bottleneck-features": [
+        {"features": "bottleneck", "width": 2, "items": 60, "epochs": 2},
+        {"features": "pca", "width": 2, "items": 60},
+        {"features": "pixels", "items": 60},
+    ],
     "cells": [
         {"cell": name, "units": 3, "steps": 4} for name in ("recurrent", "gru-after", "gru-before", "lstm", "peephole")
     ],
@@ -46,6 +51,7 @@ SETTINGS = {
     ],
     "mini-batch": [{"batch": 8, "hidden": (5,)}],
     "next-character": [{"units": 3, "steps": 20}, {"units": 3, "steps": 20, "recurs": False}],
+    "numpy-inference": [{"hidden": (7, 5), "epochs": 2}],
     "optimiser-paths": [{"name": "momentum", "lr": 0.03}, {"name": "adam", "lr": 0.05, "place": "inside"}],
     "partition-function": [
         {"hidden": 4, "epochs": 2, "temperatures": (2, 20)},

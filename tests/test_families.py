@@ -28,6 +28,7 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"hidden": ()},
         {"hidden": (8, 5, 8, 4, 8), "residual": True, "activation": "softplus"},
         {"hidden": (9,), "dropout": (0.3,), "l1": 0.001, "l2": 0.01, "activation": "tanh"},
+        {"hidden": (7, 6), "activation": ("sigmoid", "prelu")},
     ],
     "cnn": [
         {"plan": ("conv 5 3", "pool 2", "conv 4 3 valid", "dense 6")},
@@ -68,12 +69,14 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"widths": (9, 6, 3), "decoder": (5, 8), "loss": "mse", "activation": "tanh"},
         {"widths": (5, 3), "conv": True},
         {"widths": (4,), "conv": True, "loss": "bce"},
+        {"widths": (9, 4), "tied": True},
     ],
     "gan": [
         {"latent": 5, "widths": (6, 7), "average": 0.5},
         {"latent": 5, "widths": (6,), "loss": "minimax", "steps": 3, "batch_norm": False, "smoothing": 0.1},
         {"latent": 5, "widths": (4, 3), "conv": True, "spectral_norm": True, "steps": 2},
     ],
+    "encoder-classifier": [{"hidden": (9, 6)}, {"hidden": (7,), "activation": "tanh", "tied": False, "init": "torch"}],
 }
 
 
@@ -465,12 +468,16 @@ def test_a_bad_plan_is_refused_by_naming_its_step(plan, said):
     ("name", "settings", "said"),
     [
         ("mlp", {"hidden": (4, 3), "dropout": (0.1,)}, "dropout has 1 rates for 2"),
+        ("mlp", {"hidden": (4, 3), "activation": ("relu",)}, "activation has 1 names for 2"),
         ("mlp", {"hidden": (4, 3, 5), "residual": True}, "[4, 3, 5]"),
         ("mlp", {"hidden": (4, 3), "residual": True}, "[4, 3]"),
         ("recurrent", {"hidden": ()}, "hidden is empty"),
         ("recurrent", {"hidden": (4,), "dropout": (0.1, 0.1)}, "dropout has 2 rates for 1"),
         ("autoencoder", {"widths": ()}, "widths is empty"),
         ("autoencoder", {"widths": (8, 4), "decoder": (3, 3)}, "decoder has 2 widths"),
+        ("autoencoder", {"widths": (8, 4), "conv": True, "tied": True}, "tied is for dense layers"),
+        ("autoencoder", {"widths": (8, 4), "decoder": (3,), "tied": True}, "decoder is [3]"),
+        ("encoder-classifier", {"hidden": ()}, "hidden is empty"),
     ],
 )
 def test_settings_that_make_no_net_are_refused(name, settings, said):

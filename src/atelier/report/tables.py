@@ -8,7 +8,7 @@ from atelier.report.results import Results, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
-_PERCENT |= {"coverage", "least_class"}
+_PERCENT |= {"coverage", "least_class", "logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
 _DECIMALS = dict.fromkeys([*_PERCENT, "psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z"], 2)
 _DECIMALS |= {"mse": 5, "classes": 1}
 _NATS = ("nll", "penalised", "nll_reverse", "ais_gap", "pseudo_nll", "free_energy", "reconstruction", "drift", "log_z")
@@ -281,7 +281,8 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(_plain(v) for v in value.values())
+        named = {"epochs", "items"} & value.keys()  # a recipe's keys are many, those of noise are told by its values
+        return f"({_listed(value)})" if named else " ".join(_plain(v) for v in value.values())
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(v) for v in value) + "]"
     if isinstance(value, bool):
