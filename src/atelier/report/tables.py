@@ -9,8 +9,10 @@ from atelier.report.results import Results, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
-_DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
-_UNITS = {"psnr": "dB", "nll": "nats", "penalised": "nats"}
+_PERCENT |= {"neighbour", "touching", "used"}
+_BOUND = ("distortion", "kl", "nelbo")
+_DECIMALS = dict.fromkeys([*_PERCENT, *_BOUND, "active", "atoms", "perplexity", "psnr"], 2) | {"mse": 5}
+_UNITS = {"psnr": "dB"} | dict.fromkeys([*_BOUND, "nll", "penalised"], "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
 _SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
 _SPLITS = ("train", "validation", "test", "gap")
