@@ -160,14 +160,14 @@ def test_the_bound_comes_down_to_the_likelihood(posterior):
     assert (nelbo > exact - 1e-2).all() and bounds[1].shape == exact.shape
 
 
-@pytest.mark.parametrize("kind, standard", [("normal", Normal()), ("uniform", Uniform())])
-def test_overlap_is_the_integral_of_the_root_of_the_product(kind, standard):
+@pytest.mark.parametrize("standard", [Normal(), Uniform()], ids=["normal", "uniform"])
+def test_overlap_is_the_integral_of_the_root_of_the_product(standard):
     location, scale = np.array([[0.1], [0.9]]), np.array([[0.7], [0.5]])
     z = np.linspace(-8, 8, 400_001)
     p, q = (
         np.exp(standard.log_density(torch.from_numpy((z - location[i]) / scale[i])).numpy()) / scale[i] for i in (0, 1)
     )
-    found = judge.bubbles(location, scale, kind, standard.deviation)
+    found = judge.bubbles(location, scale, standard)
     assert found["test.overlap"] == pytest.approx(integrate.trapezoid(np.sqrt(p * q), z), abs=1e-4)
     assert found["test.radius"] == pytest.approx(0.6 * standard.deviation)
     assert found["test.distance"] == pytest.approx(0.8)
@@ -176,10 +176,10 @@ def test_overlap_is_the_integral_of_the_root_of_the_product(kind, standard):
 
 def test_bounded_posteriors_may_share_nothing_and_gaussian_ones_always_do():
     location, scale = np.array([[0.0, 0.0], [0.5, 0.5], [9.0, 0.0]]), np.full((3, 2), 0.5)
-    uniform, normal = (judge.bubbles(location, scale, kind, 1.0) for kind in ("uniform", "normal"))
+    uniform, normal = (judge.bubbles(location, scale, standard) for standard in (Uniform(), Normal()))
     assert uniform["test.touching"] == pytest.approx(1 / 3) and normal["test.touching"] == 1
     assert uniform["test.overlap"] == pytest.approx(0.25 / 3)  # half of each side is shared, by one pair of three
-    same = judge.bubbles(np.zeros((2, 2)), scale[:2], "uniform", 1.0)
+    same = judge.bubbles(np.zeros((2, 2)), scale[:2], Uniform())
     assert same["test.overlap"] == pytest.approx(1.0)
 
 
@@ -204,6 +204,9 @@ def test_the_judge_gives_what_it_says(prepared):
         assert len(one.series["classes"]) == len(one.series["codes"][0]) == 40
         assert all(items.min() >= 0 and items.max() <= 1 for _, items, _ in one.rows)
     assert "test.overlap" not in found["student"].figures and found["gaussian"].figures["test.touching"] == 1
+    grey = families.load("vae")(store.shape, 4, hidden=(8,), likelihood="gaussian")
+    assert {"test.nll_grey", "test.active"} <= set(figures := judge.assess(grey, store, 0, True).figures)
+    assert "test.nll" not in figures and "test.radius" not in figures
     floors = assess.floors("vae", store)
     x = store.split("test")[0].reshape(40, -1)
     entropy = -(x * np.log(x.mean(0) + 1e-9) + (1 - x) * np.log(1 - x.mean(0) + 1e-9)).sum(1).mean()
@@ -244,7 +247,7 @@ def test_kinds_of_losses_make_kinds_of_spaces():
             optimizer.step()
         with torch.no_grad():
             seen = model.encode(x)
-        found[name] = judge.bubbles(seen.location.numpy(), seen.log_scale.exp().numpy(), "normal", 1.0)
+        found[name] = judge.bubbles(seen.location.numpy(), seen.log_scale.exp().numpy(), Normal())
     assert found["kl"]["test.distance"] < found["both"]["test.distance"] < found["rebuilt"]["test.distance"]
     assert found["kl"]["test.radius"] == pytest.approx(1, abs=0.1)
     assert found["rebuilt"]["test.radius"] < found["both"]["test.radius"] < found["kl"]["test.radius"]

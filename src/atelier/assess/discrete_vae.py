@@ -76,9 +76,10 @@ def floors(store: Store) -> dict[str, dict[str, float]]:
     from atelier import metrics
 
     train, test = (
-        store.split(split)[0].reshape(-1, math.prod(store.shape)).astype(np.float64) for split in ("train", "test")
+        store.split(split)[0][:most].reshape(-1, math.prod(store.shape)).astype(np.float64)
+        for split, most in (("train", LEARNED_ON), ("test", None))
     )
-    train, atoms = train[:LEARNED_ON], min(ATOMS, len(train) // 2)
+    atoms = min(ATOMS, len(train) // 2)
     means = MiniBatchKMeans(atoms, n_init=3, random_state=0).fit(train)
     found = {f"one-of-{ATOMS}": (means.cluster_centers_[means.predict(test)], 1)}
     centre = train.mean(0)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Generator, Tensor, nn
 
+    from atelier.latent import Standard
+
 DRAWS, AT_ONCE, ITEMS = 200, 40, 50  # of the bound: draws for each item; draws and items that are held at once
 ACTIVE = 0.01  # a unit is active if its locations vary by more (Burda et al. 2016, 5.2)
 PAIRS, KNOWN, SHOWN = 500, 10_000, 1_000  # midways and draws looked at; training items they are near to; codes drawn
@@ -22,9 +24,9 @@ EDGE = 0.02  # share of the prior beyond the grid's border, on each side
 
 def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Assessment:
     """nll: minus the importance-weighted bound of Burda et al. 2016 with k = 200 draws of the posterior for each of all
-    test items, in nats: at least the negative log-likelihood; pixels of a Bernoulli decoder are binarised once, from a
-    fixed seed, and those of a Gaussian one have a density, which is another scale. nelbo = kl + distortion: the same
-    with k = 1, of training items too. active: latent units whose location varies over test items by more than 0.01
+    test items, in nats: at least the negative log-likelihood, of pixels binarised once, from a fixed seed. nll_grey: the
+    same of a Gaussian decoder, whose grey pixels have a density, which is another scale. nelbo = kl + distortion: the
+    same with k = 1, of training items too. active: latent units whose location varies over test items by more than 0.01
     (variance). midway: the pixel distance (root mean square) from what is decoded half way between the codes of two
     test items to the nearest of 10,000 training items, mean over 500 pairs; drawn: the same of codes drawn from the
     prior; beside them items, the test items themselves, and mixed, the means of two items' pixels.
@@ -44,14 +46,15 @@ def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Asses
     test, train = items(store, "test", None, hold_out), items(store, "train", None, hold_out)
     x, generator = test.x[:], fixed(torch.device("cpu"))
     with torch.no_grad():
-        code = model.eval().encode(model.observed(x, generator))
-        bounds = torch.cat([bound(model, rows, DRAWS, generator) for rows in model.observed(x, generator).split(ITEMS)])
+        seen = model.eval().observed(x, generator)
+        code = model.encode(seen)
+        bounds = torch.cat([bound(model, rows, DRAWS, generator) for rows in seen.split(ITEMS)])
         half = min(PAIRS, len(x) // 2)
         midway = model.decode((code.location[:half] + code.location[half : 2 * half]) / 2)
         drawn = model.decode(model.prior.draw(code.location[:half], generator))
     known = train.x[: min(KNOWN, len(train))]
     figures = {
-        "test.nll": float(bounds.mean()),
+        "test.nll" if model.binary else "test.nll_grey": float(bounds.mean()),
         "test.active": float((code.location.var(0) > ACTIVE).sum()),
         "test.midway": nearest(midway, known),
         "test.drawn": nearest(drawn, known),
@@ -61,7 +64,7 @@ def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Asses
         return Assessment(figures, rows=rows)
     location, y = code.location.double().numpy(), test.y.numpy()
     scale = code.log_scale.double().exp().numpy()
-    figures |= bubbles(location[:SHOWN], scale[:SHOWN], type(code.standard).__name__.lower(), code.standard.deviation)
+    figures |= bubbles(location[:SHOWN], scale[:SHOWN], code.standard)
     figures |= space(location, y, model.prior.draw(torch.empty(SHOWN, 2), generator).numpy())
     series = {"codes": location[:SHOWN].round(2).T.tolist(), "classes": y[:SHOWN].tolist()}
     return Assessment(figures, series, rows + _grid(model))
@@ -90,23 +93,23 @@ def nearest(images: "Tensor", known: "Tensor") -> float:
     return float(distance.double().mean()) / math.sqrt(images[0].numel())
 
 
-def bubbles(location: np.ndarray, scale: np.ndarray, kind: str, deviation: float) -> dict[str, float]:
-    """Size, distance and overlap of posteriors, (n, units) both; kind: normal, uniform or studentt, which has no
-    closed form of its overlap. deviation: that of the standard distribution which `scale` stretches.
-    """
+def bubbles(location: np.ndarray, scale: np.ndarray, standard: "Standard") -> dict[str, float]:
+    """Size, distance and overlap of posteriors, (n, units) both; Student's t has no closed form of its overlap."""
+    from atelier.latent import Normal, Uniform
+
     one, other = np.triu_indices(len(location), 1)
     apart, (a, b) = np.abs(location[one] - location[other]), (scale[one], scale[other])
     found = {
-        "test.radius": float(scale.mean() * deviation),
+        "test.radius": float(scale.mean() * standard.deviation),
         "test.distance": float(np.sqrt(np.square(apart).sum(1)).mean()),
-        "test.touching": float((apart < a + b).all(1).mean()) if kind == "uniform" else 1.0,
+        "test.touching": float((apart < a + b).all(1).mean()) if isinstance(standard, Uniform) else 1.0,
     }
     with np.errstate(under="ignore"):
-        if kind == "normal":
+        if isinstance(standard, Normal):
             squares = np.square(a) + np.square(b)
             shared = np.sqrt(2.0 * a * b / squares) * np.exp(-np.square(apart) / (4.0 * squares))
             found["test.overlap"] = float(shared.prod(1).mean())
-        if kind == "uniform":
+        if isinstance(standard, Uniform):
             common = np.clip(np.minimum(a + b - apart, 2.0 * np.minimum(a, b)), 0.0, None)
             found["test.overlap"] = float((common / (2.0 * np.sqrt(a * b))).prod(1).mean())
     return found
@@ -117,7 +120,7 @@ def space(location: np.ndarray, y: np.ndarray, prior: np.ndarray) -> dict[str, f
     from scipy.spatial import KDTree
 
     tree = KDTree(location)
-    _, (_, second) = tree.query(location, k=2)[0], tree.query(location, k=2)[1].T
+    second = tree.query(location, k=2)[1][:, 1]  # the first is the item itself
     return {"test.hole": float(tree.query(prior)[0].mean()), "test.neighbour": float((y[second] == y).mean())}
 
 
@@ -133,10 +136,8 @@ def floors(store: Store) -> dict[str, dict[str, float]]:
     test, train = items(store, "test", None, False), items(store, "train", None, False)
     x, known = test.x[:], train.x[: min(KNOWN, len(train))]
     half = min(PAIRS, len(x) // 2)
-    generator = fixed(torch.device("cpu"))
-    binarised(x, generator)  # the draw that codes are of
-    seen = binarised(x, generator).flatten(1).double()
-    mean = (train.x[:].flatten(1).double().sum(0) + 0.5) / (len(train) + 1)
+    seen = binarised(x, fixed(torch.device("cpu"))).flatten(1).double()
+    mean = (train.x[:].flatten(1).sum(0, dtype=torch.float64) + 0.5) / (len(train) + 1)
     log_likelihood = bernoulli_log_likelihood(seen, mean.logit())
     return {
         "independent-pixels": {"test.nll": -float(log_likelihood.mean())},
