@@ -24,7 +24,7 @@ EDGE = 0.02  # share of the prior beyond the grid's border, on each side
 
 def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Assessment:
     """nll: minus the importance-weighted bound of Burda et al. 2016 with k = 200 draws of the posterior for each of all
-    test items, in nats: at least the negative log-likelihood, of pixels binarised once, from a fixed seed. nll_grey: the
+    test items, in nats: at least the negative log-likelihood of pixels binarised once, from a fixed seed. nll_grey: the
     same of a Gaussian decoder, whose grey pixels have a density, which is another scale. nelbo = kl + distortion: the
     same with k = 1, of training items too. active: latent units whose location varies over test items by more than 0.01
     (variance). midway: the pixel distance (root mean square) from what is decoded half way between the codes of two
