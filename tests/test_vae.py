@@ -64,7 +64,7 @@ def test_closed_divergences_are_the_librarys():
         ends = (one.location, scale) if posterior == "gaussian" else (one.location - scale, one.location + scale)
         prior = distributions.Normal(torch.zeros_like(scale), torch.ones_like(scale))
         expected = distributions.kl_divergence(library(*ends), prior).sum(1)
-        torch.testing.assert_close(one.kl(one.location), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(one.closed_kl(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
@@ -81,11 +81,18 @@ def test_the_mean_over_draws_is_the_integral(posterior):
     ends = frozen.support() if posterior == "uniform" else (at - 400 * scale, at + 400 * scale)
     z = np.linspace(*ends, 400_001)
     expected = integrate.trapezoid(frozen.pdf(z) * (frozen.logpdf(z) - prior.logpdf(z)), z)
-    wide = one.repeated(100_000)
-    drawn = wide.kl_of_draws(wide.draw(fixed(torch.device("cpu"))))
+    z, log_q = one.repeated(100_000).draw(fixed(torch.device("cpu")))
+    np.testing.assert_allclose(log_q[:, 0], frozen.logpdf(z[:, 0, 0].numpy()), rtol=1e-9, atol=1e-9)
+    drawn = log_q - one.log_prior(z)
     assert float(drawn.mean()) == pytest.approx(expected, abs=4 * float(drawn.std()) / math.sqrt(len(drawn)) + 1e-3)
     if posterior != "student":
-        assert float(one.kl(one.location)) == pytest.approx(expected, abs=1e-4)
+        assert float(one.kl(z, log_q)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_draw_that_rounding_puts_outside_its_support_keeps_its_density():
+    narrow = Code(Uniform(), Normal(), torch.full((5000, 1), 4.0), torch.full((5000, 1), math.log(1e-5)))
+    z, log_q = narrow.draw(fixed(torch.device("cpu")))
+    assert ((z - 4.0).abs() > 1e-5).any() and torch.allclose(log_q, torch.tensor(-math.log(2e-5)))
 
 
 def test_likelihoods_are_scipys():

@@ -95,15 +95,20 @@ class Code:
         shape = (count, *self.location.shape)
         return Code(self.standard, self.prior, self.location.expand(shape), self.log_scale.expand(shape))
 
-    def draw(self, generator: Generator | None = None) -> Tensor:
-        return self.location + self.log_scale.exp() * self.standard.draw(self.location, generator)
+    def draw(self, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """z, and log q(z) summed over units: by the standard draw, since rounding may put z outside its support."""
+        e = self.standard.draw(self.location, generator)
+        return self.location + self.log_scale.exp() * e, (self.standard.log_density(e) - self.log_scale).sum(-1)
 
-    def log_density(self, z: Tensor) -> Tensor:
-        """log q(z), (...): summed over units."""
-        return (self.standard.log_density((z - self.location) / self.log_scale.exp()) - self.log_scale).sum(-1)
+    def log_prior(self, z: Tensor) -> Tensor:
+        return self.prior.log_density(z).sum(-1)
 
-    def kl(self, z: Tensor) -> Tensor:
-        """KL(q, prior) in nats, (...): in closed form where there is one, else log q(z) - log prior(z) of a draw z."""
+    def kl(self, z: Tensor, log_q: Tensor) -> Tensor:
+        """KL(q, prior) in nats, (...): in closed form where there is one, else log q(z) - log prior(z) of a draw."""
+        closed = self.closed_kl()
+        return log_q - self.log_prior(z) if closed is None else closed
+
+    def closed_kl(self) -> Tensor | None:
         match self.standard, self.prior:
             case Normal(), Normal():  # Kingma and Welling 2014, appendix B
                 every = 0.5 * (self.location.square() + (2.0 * self.log_scale).exp() - 1.0) - self.log_scale
@@ -111,12 +116,8 @@ class Code:
                 second = self.location.square() + (2.0 * self.log_scale).exp() / 3.0
                 every = 0.5 * (second + LOG_TAU) - math.log(2.0) - self.log_scale
             case _:
-                return self.kl_of_draws(z)
+                return None
         return every.sum(-1)
-
-    def kl_of_draws(self, z: Tensor) -> Tensor:
-        """log q(z) - log prior(z), (...); its mean over draws of q is the KL."""
-        return self.log_density(z) - self.prior.log_density(z).sum(-1)
 
 
 def gumbel(like: Tensor, generator: Generator | None = None) -> Tensor:

@@ -79,8 +79,8 @@ def bound(model: "nn.Module", seen: "Tensor", draws: int, generator: "Generator"
 
     code, weights = model.encode(seen).repeated(min(AT_ONCE, draws)), []
     for _ in range(math.ceil(draws / AT_ONCE)):
-        z = code.draw(generator)
-        weights.append(model.log_likelihood(seen, z) - code.kl_of_draws(z))
+        z, log_q = code.draw(generator)
+        weights.append(model.log_likelihood(seen, z) + code.log_prior(z) - log_q)
     every = torch.cat(weights).double()
     return math.log(len(every)) - every.logsumexp(0)
 

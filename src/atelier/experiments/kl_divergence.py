@@ -44,10 +44,10 @@ def measure(
     rng = np.random.default_rng(seed)
     location, log_scale = (torch.from_numpy(rng.normal(0, spread, (1, units))) for spread in (1.0, 0.5))
     code = Code(*standards(posterior, freedom), location, log_scale)
-    kl = by_integral(code, freedom) if posterior == "student" else float(code.kl(location))
+    kl = by_integral(code, freedom) if posterior == "student" else float(code.closed_kl())
     generator = fixed(location.device, seed)
-    pieces = [code.repeated(AT_ONCE) for _ in range(-(-draws // AT_ONCE))]
-    estimates = torch.cat([piece.kl_of_draws(piece.draw(generator)).flatten() for piece in pieces])
+    drawn = [code.repeated(AT_ONCE).draw(generator) for _ in range(-(-draws // AT_ONCE))]
+    estimates = torch.cat([(log_q - code.log_prior(z)).flatten() for z, log_q in drawn])
     found = {
         "test.kl": kl,
         "test.surprise": float((estimates.mean() - kl).abs() / estimates.std()) * math.sqrt(len(estimates)),
@@ -62,7 +62,7 @@ def measure(
     }[posterior]
     expected = float(distributions.kl_divergence(library, distributions.Normal(zero, zero + 1)).sum())
     scales = torch.linspace(math.log(1e-6), 0, 1001, dtype=torch.float64)[:, None]
-    closed = Code(code.standard, code.prior, torch.zeros_like(scales), scales).kl(scales)
+    closed = Code(code.standard, code.prior, torch.zeros_like(scales), scales).closed_kl()
     return found | {"test.deviation": abs(kl - expected) / expected, "test.lowest": float(closed.min())}
 
 

@@ -98,8 +98,8 @@ class Model(nn.Module):
         """distortion -log p(x given z) of one draw and kl, in nats, (n,)."""
         seen = self.observed(x, generator)
         code = self.encode(seen)
-        z = code.draw(generator)
-        return {"distortion": -self.log_likelihood(seen, z), "kl": code.kl(z)}
+        z, log_q = code.draw(generator)
+        return {"distortion": -self.log_likelihood(seen, z), "kl": code.kl(z, log_q)}
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Through the location of the posterior: (n, *shape) -> (n, *shape) in [0, 1].
