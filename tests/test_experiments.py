@@ -34,6 +34,10 @@ SETTINGS = {
     "cells": [
         {"cell": name, "units": 3, "steps": 4} for name in ("recurrent", "gru-after", "gru-before", "lstm", "peephole")
     ],
+    "code-gradients": [
+        {"estimator": name, "codes": 4, "count": 3, "draws": 50, "temperature": 0.5}
+        for name in ("gumbel", "score", "straight-gumbel", "straight-softmax", "straight-vector")
+    ],
     "cost-growth": [
         {"net": "dense", "along": "width", "size": 8},
         {"net": "convolutional", "along": "maps", "size": 2},
@@ -44,6 +48,7 @@ SETTINGS = {
         {"positive": 0, "share": 0.1, "epochs": 6, "batch": "full"},
     ],
     "gradient-norms": [{"hidden": (5,), "epochs": 2}, {"hidden": (5, 4), "epochs": 2, "init": "normal"}],
+    "kl-divergence": [{"posterior": name, "units": 2, "draws": 500} for name in ("gaussian", "student", "uniform")],
     "memory-over-time": [
         {"cell": "gru", "lag": 2, "hidden": 3},
         {"cell": "rnn", "lag": 3, "hidden": 4},
@@ -291,7 +296,7 @@ def test_pages_show_their_pictures_and_sections(name, project):
     page = (folder / "index.md").read_text()
     shown = re.findall(r"\]\((measured/[^)]+)\)", page)
     assert shown and all((folder / file).exists() for file in shown)
-    assert ("Faults in the sources" in page) == (name in ("optimiser-paths", "two-layer"))
+    assert ("Faults in the sources" in page) == (name in ("kl-divergence", "optimiser-paths", "two-layer"))
 
 
 @pytest.mark.parametrize(

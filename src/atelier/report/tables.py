@@ -8,12 +8,13 @@ from atelier.report.results import Results, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
-_PERCENT |= {"coverage", "least_class", "logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
-_DECIMALS = dict.fromkeys([*_PERCENT, "psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z"], 2)
-_DECIMALS |= {"mse": 5, "classes": 1}
-_NATS = ("nll", "penalised", "nll_reverse", "ais_gap", "pseudo_nll", "free_energy", "reconstruction", "drift", "log_z")
-_NATS += ("nll_change", "reconstruction_change", "forward_few", "reverse_few", "miss")
-_NATS += ("value", "divergence", "unevenness")
+_PERCENT |= {"coverage", "least_class", "neighbour", "touching", "used"}
+_PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
+_NATS = {"nll", "nll_grey", "nll_reverse", "nll_change", "penalised", "pseudo_nll", "nelbo", "kl", "distortion"}
+_NATS |= {"free_energy", "reconstruction", "reconstruction_change", "drift", "log_z", "ais_gap", "miss"}
+_NATS |= {"forward_few", "reverse_few", "value", "divergence", "unevenness"}
+_TWO = {"psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z", "distortion", "kl", "nelbo", "perplexity"}
+_DECIMALS = dict.fromkeys(_PERCENT | _TWO | {"active", "atoms"}, 2) | {"mse": 5, "classes": 1}
 _UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
 _SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
