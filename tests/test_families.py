@@ -214,8 +214,8 @@ def equal_seeds_build_equal_nets(name: str, settings: dict) -> None:
 
 
 def its_gradients_are_those_of_its_losses(name: str, settings: dict) -> None:
-    """Of each loss in what its optimizer steps, but for what has an estimate for a gradient on purpose: backward against
-    central differences in float64.
+    """Of each loss in what its optimizer steps, but for what has an estimate for its gradient on purpose: backward
+    against central differences in float64.
     """
     model = build(name, settings).double().eval()
     estimated = tuple(f"net.{part}" for part in getattr(model, "estimated", ()))
