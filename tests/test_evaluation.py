@@ -11,12 +11,13 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from atelier import cost, evaluation, families, files, fit, floors, noise, paths, timings
+from atelier import assess, cost, evaluation, families, files, fit, floors, noise, paths, pictures, timings
 from atelier.data.items import Items, items
 from atelier.data.store import Store
 from atelier.errors import AtelierError
 from atelier.params import Recipe, TrainNoise
-from atelier.stages import evaluate, train
+from atelier.report import drawing
+from atelier.stages import evaluate, report, train
 
 GAUSSIAN = TrainNoise(kind="gaussian", level=0.2)
 MASKING = TrainNoise(kind="masking", level=0.25, draw="fresh")
@@ -102,6 +103,65 @@ def test_a_model_that_does_neither_and_a_split_without_items_have_no_figures():
     assert evaluation.judge(nn.Linear(3, 3), labelled([0], [0])) == {}
     empty = Items(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
     assert evaluation.judge(Says(1.0), empty) == {} and evaluation.judge(Echo(), empty) == {}
+
+
+def test_what_a_family_measures_itself_is_averaged_beside_its_answers(monkeypatch):
+    class Measured(Echo):
+        def figures(self, x):
+            return {"loss": x.flatten(1)[:, 0], "first": x.flatten(1)[:, 0], "one": torch.ones(len(x))}
+
+    monkeypatch.setattr(fit, "ROWS", 7)
+    clean = torch.rand(20, *SHAPE)
+    found = evaluation.judge(Measured(), Items(clean, clean, torch.zeros(20, dtype=torch.int64)))
+    assert found.keys() == {"mae", "mse", "psnr", "first", "one"} and found["one"] == 1
+    assert found["first"] == pytest.approx(float(clean.flatten(1)[:, 0].mean()), rel=1e-6)
+
+
+def test_a_familys_judge_adds_figures_floors_items_and_what_is_drawn(project, monkeypatch):
+    class Judge:
+        @staticmethod
+        def assess(model, store, seed, hold_out):
+            """Luck: what luck is."""
+            row = ("drawn", np.full((3, *SHAPE), 0.5, np.float32), [])
+            return assess.Assessment({"test.luck": 7.0 + seed}, {"points": [seed]}, [row])
+
+        @staticmethod
+        def floors(store):
+            return {"none": {"test.luck": float(len(store.classes))}}
+
+        @staticmethod
+        def pictures(models, series):
+            left = [[run["points"], *run["curve"][1]] for run in series["net"]]
+            return {"luck.png": (f"{list(models)} {left}", lambda: drawing.grid(1, 1, 2, 2)[0])}
+
+    monkeypatch.setattr(assess, "names", lambda: ["mlp"])
+    monkeypatch.setattr(assess, "load", lambda family: Judge if family == "mlp" else None)
+    write_params(project, {"net": {"family": "mlp"}, "plain": {"family": "softmax"}}, seeds=2, epochs=1)
+    train.main("tiny")
+    evaluate.main("tiny")
+    folder = paths.report("tiny")
+    found = files.read_json(folder / "metrics.json")
+    assert found["models"]["net"]["metrics"]["test.luck"]["values"] == [7, 8]
+    assert found["models"]["net"]["series"] == [{"points": [0]}, {"points": [1]}]
+    assert "series" not in found["models"]["plain"] and "test.luck" not in found["models"]["plain"]["metrics"]
+    assert found["floors"] == {"none": {"test.luck": CLASSES}}
+    files.write_json(folder / "pruning.json", {"schema": 1, "points": []})
+    report.main("tiny")
+    page = (folder / "index.md").read_text()
+    assert "| luck | net | – | – | 7.5000 [1.1469, 13.8531] |" in page and "Luck: what luck is." in page
+    assert f"| luck | *none* | – | – | {CLASSES}.0000 |" in page
+    assert "['net'] [[[0], 'train.loss'" in page and (folder / "figures/luck.png").exists()
+
+
+def test_a_family_that_samples_shows_samples_and_the_same_ones_each_time():
+    class Draws(nn.Module):
+        def sample(self, count):
+            return torch.rand(count, *SHAPE)
+
+    rows, again = (pictures.samples(Draws(), seed=3) for _ in range(2))
+    assert [len(items) for _, items, _ in rows] == [10, 10]
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(rows, again, strict=True))
+    assert pictures.samples(nn.Linear(1, 1), seed=3) == []
 
 
 def test_answers_do_not_depend_on_how_many_rows_are_asked_at_once(monkeypatch):

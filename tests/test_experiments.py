@@ -21,9 +21,22 @@ from atelier.stages import catalogue, experiment, report
 
 SETTINGS = {
     "activations": [{"name": "relu"}, {"name": "logistic"}],
+    "adversarial-toy": [
+        {"loss": "minimax", "rounds": 1, "learns": False},
+        {"loss": "non-saturating", "rounds": 1, "steps": 2},
+    ],
     "back-propagation": [{"hidden": (), "count": 20}, {"hidden": (5, 4), "activation": "relu", "count": 20}],
+    "bottleneck-features": [
+        {"features": "bottleneck", "width": 2, "items": 60, "epochs": 2},
+        {"features": "pca", "width": 2, "items": 60},
+        {"features": "pixels", "items": 60},
+    ],
     "cells": [
         {"cell": name, "units": 3, "steps": 4} for name in ("recurrent", "gru-after", "gru-before", "lstm", "peephole")
+    ],
+    "code-gradients": [
+        {"estimator": name, "codes": 4, "count": 3, "draws": 50, "temperature": 0.5}
+        for name in ("gumbel", "score", "straight-gumbel", "straight-softmax", "straight-vector")
     ],
     "cost-growth": [
         {"net": "dense", "along": "width", "size": 8},
@@ -35,6 +48,7 @@ SETTINGS = {
         {"positive": 0, "share": 0.1, "epochs": 6, "batch": "full"},
     ],
     "gradient-norms": [{"hidden": (5,), "epochs": 2}, {"hidden": (5, 4), "epochs": 2, "init": "normal"}],
+    "kl-divergence": [{"posterior": name, "units": 2, "draws": 500} for name in ("gaussian", "student", "uniform")],
     "memory-over-time": [
         {"cell": "gru", "lag": 2, "hidden": 3},
         {"cell": "rnn", "lag": 3, "hidden": 4},
@@ -42,7 +56,12 @@ SETTINGS = {
     ],
     "mini-batch": [{"batch": 8, "hidden": (5,)}],
     "next-character": [{"units": 3, "steps": 20}, {"units": 3, "steps": 20, "recurs": False}],
+    "numpy-inference": [{"hidden": (7, 5), "epochs": 2}],
     "optimiser-paths": [{"name": "momentum", "lr": 0.03}, {"name": "adam", "lr": 0.05, "place": "inside"}],
+    "partition-function": [
+        {"hidden": 4, "epochs": 2, "temperatures": (2, 20)},
+        {"hidden": 5, "epochs": 2, "temperatures": (2, 20), "chains": 10},
+    ],
     "two-layer": [
         {"task": "number", "loss": "half-squared, softplus out", "epochs": 2},
         {"task": "classes", "loss": "cross-entropy", "hidden": "logistic", "epochs": 2},
@@ -277,7 +296,7 @@ def test_pages_show_their_pictures_and_sections(name, project):
     page = (folder / "index.md").read_text()
     shown = re.findall(r"\]\((measured/[^)]+)\)", page)
     assert shown and all((folder / file).exists() for file in shown)
-    assert ("Faults in the sources" in page) == (name in ("optimiser-paths", "two-layer"))
+    assert ("Faults in the sources" in page) == (name in ("kl-divergence", "optimiser-paths", "two-layer"))
 
 
 @pytest.mark.parametrize(

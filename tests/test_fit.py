@@ -384,8 +384,28 @@ def test_without_patience_the_last_weights_stay():
 
 
 def test_patience_needs_a_validation_loss():
-    with pytest.raises(AtelierError, match="patience needs a family that classifies or reconstructs"):
+    with pytest.raises(AtelierError, match="patience needs a family with a validation loss"):
         train(Recorder(), recipe(hold_out=True, patience=2), split="validation")
+
+
+def test_a_family_is_told_how_much_of_training_is_done_before_every_step():
+    model, told = Recorder(), []
+    model.before_step = told.append
+    train(model, recipe(epochs=2, batch=20))
+    assert told == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+def test_what_a_family_measures_itself_stands_in_the_curve_and_its_loss_is_what_patience_looks_at():
+    class Odd(Drifting):
+        def figures(self, x):
+            assert not self.training and not torch.is_grad_enabled()
+            return {"loss": (self.w - 5).abs().expand(len(x)), "mean": x.mean(1)}
+
+    items = Items(torch.rand(2100, 2), torch.rand(2100, 2), torch.zeros(2100, dtype=torch.int64))
+    state = fit.fit(Odd(), recipe(epochs=9, batch="full", hold_out=True, patience=2), 0, items, ("validation", items))
+    assert state.best["epoch"] == 5 and [r["validation.loss"] for r in state.curve[:3]] == [4, 3, 2]
+    assert state.curve[0]["train.mean"] == pytest.approx(float(items.x.mean()), abs=1e-6)
+    assert "train.accuracy" in state.curve[0]
 
 
 def test_snapshots_are_reconstructions_of_one_held_out_item_a_class():

@@ -277,6 +277,101 @@ def test_a_last_step_that_diverges_is_noticed_though_no_loss_follows_it(job, new
         jobs.train(replace(job, family=name, settings={}, recipe=Recipe(epochs=1, batch="full")))
 
 
+TWO_STAGES = """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+    from atelier.layers import class_losses
+    from atelier.optim import Optimizer
+
+    class Encoder(nn.Module):
+        target = "clean"
+
+        def __init__(self, model, optimizer):
+            super().__init__()
+            self.model, self.back, self.own = model, nn.Linear(6, 36), optimizer
+
+        def optimizers(self):
+            return [self.own(self.parameters())]
+
+        def reconstruct(self, x):
+            return self.back(self.model.code(x)).sigmoid().view(x.shape)
+
+        def losses(self, x, y):
+            yield {"loss": F.mse_loss(self.reconstruct(x), y)}
+
+    class Model(nn.Module):
+        def __init__(self, shape, classes, *, optimizer: Optimizer = Optimizer()) -> None:
+            super().__init__()
+            self.first, self.head, self.own = nn.Linear(36, 6), nn.Linear(6, classes), optimizer
+
+        def pretrain(self, optimizer):
+            return Encoder(self, optimizer)
+
+        def code(self, x):
+            return self.first(x.flatten(1)).relu()
+
+        def classify(self, x):
+            return self.head(self.code(x))
+
+        def optimizers(self):
+            return [self.own(self.head.parameters())]
+
+        def losses(self, x, y):
+            yield class_losses(self.classify(x), y)
+    """
+IN_TWO = {"epochs": 3, "items": 20, "batch": 10, "pretrain": {"epochs": 4, "items": None, "lr": 0.03}}
+
+
+@pytest.fixture
+def staged(job, new_family) -> jobs.Job:
+    """A job that first trains a code of all items and then, on 20 labels, nothing but the layer that reads it."""
+    return replace(job, family=new_family(TWO_STAGES), settings={}, recipe=Recipe(**IN_TWO))
+
+
+def test_a_first_training_makes_the_weights_that_the_second_starts_from(staged):
+    jobs.train(staged)
+    history = files.read_json(staged.folder / "history.json")
+    assert [point["epoch"] for point in history["pretraining"]] == [1, 2, 3, 4]
+    assert history["pretraining"][-1]["train.mse"] < history["pretraining"][0]["train.mse"]
+    assert [point["epoch"] for point in history["curve"]] == [1, 2, 3] and "train.accuracy" in history["curve"][0]
+    plain = replace(staged, recipe=staged.recipe.changed({"pretrain": None}))
+    jobs.train(plain)
+    one, other = (checkpoint.read_weights(job.folder) for job in (staged, plain))
+    assert one.keys() == other.keys() == {"first.weight", "first.bias", "head.weight", "head.bias"}
+    assert not torch.equal(one["first.weight"], other["first.weight"])
+    assert jobs.finished(staged) and plain.key != staged.key
+
+
+@pytest.mark.parametrize("last, epoch", [(False, 2), (False, 4), (True, 1), (True, 2)])
+def test_a_job_of_two_trainings_goes_on_where_it_was(staged, last, epoch, monkeypatch):
+    jobs.train(staged)
+    whole = result(staged)
+    for file in staged.folder.iterdir():
+        file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "CHECKPOINT_SECONDS", -1)
+        real = jobs._Log.__call__
+
+        def log(self, state):
+            real(self, state)
+            if (self.last, state.epoch) == (last, epoch):
+                raise Stop
+
+        patch.setattr(jobs._Log, "__call__", log)
+        with pytest.raises(Stop):
+            jobs.train(staged)
+    assert jobs.progress(staged) == (epoch + 4 * last, 7)
+    ran = epochs_run(monkeypatch)
+    jobs.train(staged)
+    assert result(staged) == whole
+    # Each training that is begun tells of its start; the last epoch of the first leaves nothing to do in it.
+    assert (
+        ran
+        == {(False, 2): [3, 4, 0, 1, 2, 3], (False, 4): [0, 1, 2, 3], (True, 1): [2, 3], (True, 2): [3]}[last, epoch]
+    )
+
+
 # ---- stopping and going on
 
 

@@ -34,9 +34,10 @@ def of_stages(params: Params) -> dict[str, Any]:
 def _of_study(name: str, params: Params) -> dict[str, str | None]:
     study = params.studies[name]
     families = sorted({f"families.{_module(model.family)}" for model in study.models.values()})
+    judged = [name for name in (family.replace("families", "assess") for family in families) if _exists(name)]
     return {
         "train": digest("stages.train", *TRAINING, *COMPUTE, *families),
-        "evaluate": digest("stages.evaluate", "cpu", *families),
+        "evaluate": digest("stages.evaluate", "cpu", *families, *judged),
         "prune": digest("stages.prune", "cpu", *families) if study.prune else None,
     }
 
@@ -85,6 +86,10 @@ def _imported(node: ast.AST) -> list[str]:
 def _is_folder(module: str) -> bool:
     spec = find_spec(module)
     return spec is not None and spec.submodule_search_locations is not None
+
+
+def _exists(module: str) -> bool:
+    return find_spec(f"{PACKAGE}.{module}") is not None
 
 
 def _module(name: str) -> str:

@@ -29,13 +29,26 @@ def answer(model: nn.Module, x: Tensor) -> np.ndarray | None:
 
 
 def judge(model: nn.Module, seen: Items) -> dict[str, float]:
-    """The figures of a model on a split: those of a classifier, or those of a reconstruction, or none."""
-    found = answer(model, seen.x) if len(seen) else None
-    if found is None:
+    """The figures of a model on a split: those of a classifier or of a reconstruction, and those of its family."""
+    if not len(seen):
         return {}
+    found, own = answer(model, seen.x), figures(model, seen.x)
+    if found is None:
+        return own
     if hasattr(model, "classify"):
-        return metrics.classification(found, seen.y.cpu().numpy())
-    return metrics.reconstruction(found, seen.clean[:].cpu().numpy())
+        return metrics.classification(found, seen.y.cpu().numpy()) | own
+    return metrics.reconstruction(found, seen.clean[:].cpu().numpy()) | own
+
+
+@torch.no_grad()
+def figures(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """Means over items of what the family measures of them itself; its loss goes by another name there."""
+    if not hasattr(model, "figures"):
+        return {}
+    model.eval()
+    parts = [model.figures(rows) for rows in x.split(rows_at_once(model))]
+    names = [name for name in parts[0] if name != "loss"]
+    return {name: float(torch.cat([part[name] for part in parts]).double().mean()) for name in names}
 
 
 def judge_everywhere(model: nn.Module, store: Store, recipe: Recipe, corruptions: list[TrainNoise]) -> dict[str, float]:

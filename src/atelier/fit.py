@@ -113,7 +113,10 @@ def _epoch(
 
     losses = []
     for step, rows in enumerate(_batches(len(train), size, seed, epoch)):
-        factor = schedule_factor(recipe.schedule, (epoch + step / steps) / recipe.epochs)
+        progress = (epoch + step / steps) / recipe.epochs
+        factor = schedule_factor(recipe.schedule, progress)
+        if hasattr(model, "before_step"):
+            model.before_step(progress)
         losses.append(_step(model, recipe, optimizers, rows, load, factor))
     return _means(losses, size, len(train), epoch)
 
@@ -198,7 +201,8 @@ def rows_at_once(model: nn.Module) -> int:
 
 @torch.no_grad()
 def measure(model: nn.Module, items: Items) -> dict[str, float]:
-    """Means over all items in eval mode: loss and accuracies of a classifier, errors of a reconstruction; else nothing.
+    """Means over all items in eval mode: loss and accuracies of a classifier, errors of a reconstruction; and the
+    family's own `figures`, whose loss, if there is one, is the loss. Nothing of a model that has none of these.
 
     accuracy_rounded is the mean of round(p) == onehot over items and classes, as two of the documents compute it.
     """
@@ -206,7 +210,7 @@ def measure(model: nn.Module, items: Items) -> dict[str, float]:
     totals: dict[str, Tensor] = {}
     judged = next((way for way in ("classify", "reconstruct") if hasattr(model, way)), None)
     size = rows_at_once(model)
-    for start in range(0, len(items) if judged else 0, size):
+    for start in range(0, len(items) if judged or hasattr(model, "figures") else 0, size):
         rows = slice(start, start + size)
         x, y, found = items.x[rows], items.y[rows], {}
         if judged == "classify":
@@ -216,10 +220,12 @@ def measure(model: nn.Module, items: Items) -> dict[str, float]:
             found["loss"] = F.cross_entropy(logits, y, reduction="sum")
             found["accuracy"] = (logits.argmax(1) == y).sum()
             found["accuracy_rounded"] = rounded.sum()
-        else:
+        elif judged == "reconstruct":
             error = (model.reconstruct(x) - items.clean[rows]).flatten(1)
             found["loss"] = found["mae"] = error.abs().mean(1).sum()
             found["mse"] = error.square().mean(1).sum()
+        if hasattr(model, "figures"):
+            found |= {name: values.sum() for name, values in model.figures(x).items()}
         for name, value in found.items():
             totals[name] = totals.get(name, 0.0) + value.double()
     return {name: float(total) / len(items) for name, total in totals.items()}
@@ -235,7 +241,7 @@ def _evaluate(model: nn.Module, recipe: Recipe, state: State, train: Items, held
     if recipe.patience and split == "validation":
         loss = record.get("validation.loss")
         if loss is None:
-            raise AtelierError("patience needs a family that classifies or reconstructs: there is no validation loss")
+            raise AtelierError("patience needs a family with a validation loss: this one has none; drop patience")
         if state.best is None or loss < state.best["loss"]:
             weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             state.best = {"loss": loss, "epoch": state.epoch, "model": weights}

@@ -24,7 +24,6 @@ from atelier.errors import AtelierError
 from atelier.params import Compute, Params, Recipe
 
 CHECKPOINT_SECONDS = 5.0
-OFF = (None, False, ())  # equal to 0 too
 LIBRARIES = ("numpy", "scipy", "torch")
 
 
@@ -56,8 +55,7 @@ class Job:
         parts = {
             "family": self.family,
             "settings": self.settings,
-            # What is off is left out, so that a new field that is off by default changes no key.
-            "recipe": {name: value for name, value in self.recipe.model_dump().items() if value not in OFF},
+            "recipe": self.recipe.chosen,
             "seed": self.seed,
             "data": {name: total for name, total in store.sums.items() if name in reads},
             "threads": self.compute.threads,
@@ -131,7 +129,9 @@ def progress(job: Job) -> tuple[int, int] | None:
     """Epochs done and to do, from the file that the job writes as it runs."""
     try:
         lines = (job.folder / "progress.jsonl").read_bytes().splitlines()
-        return (json.loads(lines[-1]).get("epoch", 0) if len(lines) > 1 else 0), job.recipe.epochs
+        last = json.loads(lines[-1]) if len(lines) > 1 else {"pretrained": 0}
+        before = job.recipe.pretraining.epochs if job.recipe.pretrain else 0
+        return last.get("epoch", 0) + last.get("pretrained", before), job.recipe.epochs + before
     except (OSError, ValueError):
         return None
 
@@ -180,28 +180,38 @@ def _train(job: Job) -> None:
     store, where = Store(paths.noisy(job.dataset)), device(job.compute)
     hold_out = job.recipe.hold_out
     split = "validation" if hold_out else "test"
-    seen = first(items(store, "train", job.recipe.noise, hold_out, where), job.recipe.items)
-    held = items(store, split, job.recipe.noise, hold_out, where)
     spec = {"family": job.family, "shape": store.shape, "classes": len(store.classes), "settings": job.settings}
-    recipe = job.recipe
     torch.manual_seed(job.seed)
-    model = checkpoint.build(spec, **_optimizer(job.family, Optimizer, recipe)).to(where)
+    model = checkpoint.build(spec, **_optimizer(job.family, Optimizer, job.recipe)).to(where)
     if job.start:
         model.load_state_dict(checkpoint.read_weights(job.start))
     saved = _resume(job)
-    state = State(**saved["state"]) if saved else None
-    log = _Log(job, state, spent=saved["seconds"] if saved else 0.0)
-    try:
-        state = fit(model, recipe, job.seed, seen, (split, held), state=state, after_epoch=log)
-        if not _finite(state, model):
-            raise Diverged(f"weights or figures are not finite after epoch {state.epoch}; try a lower lr or clip")
-    except Diverged as error:
-        raise Diverged(f"study {job.study}, model {job.model}, seed {job.seed}: {error}") from None
+    log = _Log(job, saved)
+
+    def run(net: Any, recipe: Recipe) -> State:
+        seen = first(items(store, "train", recipe.noise, hold_out, where), recipe.items)
+        held = items(store, split, recipe.noise, hold_out, where)
+        state = State(**saved["state"]) if saved and saved["last"] == log.last else None
+        try:
+            state = fit(net, recipe, job.seed, seen, (split, held), state=state, after_epoch=log)
+            if not _finite(state, net):
+                raise Diverged(f"weights or figures are not finite after epoch {state.epoch}; try a lower lr or clip")
+        except Diverged as error:
+            raise Diverged(f"study {job.study}, model {job.model}, seed {job.seed}: {error}") from None
+        return state
+
+    if job.recipe.pretrain and not job.start and not (saved and saved["last"]):
+        log.last = False
+        run(model.pretrain(_made(Optimizer, job.recipe.pretraining)), job.recipe.pretraining)
+        log.last = True
+    state = run(model, job.recipe)
     seconds = log.seconds()
     # Counted here, where torch has loaded what counting needs for training: a second that evaluation need not spend.
     checkpoint.save(job.folder, spec | {"cost": cost.exact(model, store.shape)}, model)
     best = state.best["epoch"] if state.best else None
-    files.write_json(job.folder / "history.json", {"epochs": state.epoch, "best_epoch": best, "curve": state.curve})
+    history = {"epochs": state.epoch, "best_epoch": best, "curve": state.curve}
+    history |= {"pretraining": log.pretraining} if log.pretraining else {}
+    files.write_json(job.folder / "history.json", history)
     if state.snapshots:
         images = {str(epoch): shot.cpu().numpy() for epoch, shot in state.snapshots.items()}
         files.write_arrays(
@@ -218,6 +228,10 @@ def _finite(state: Any, model: Any) -> bool:
     return all(map(math.isfinite, figures)) and all(bool(t.isfinite().all()) for t in model.state_dict().values())
 
 
+def _made(kind: type, recipe: Recipe) -> Any:
+    return kind(recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+
+
 def _optimizer(family: str, kind: type, recipe: Recipe) -> dict[str, Any]:
     """The recipe's optimizer for a family that takes one; a family with optimizers of its own has no such argument."""
     import inspect
@@ -226,7 +240,7 @@ def _optimizer(family: str, kind: type, recipe: Recipe) -> dict[str, Any]:
 
     if "optimizer" not in inspect.signature(families.load(family)).parameters:
         return {}
-    return {"optimizer": kind(recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)}
+    return {"optimizer": _made(kind, recipe)}
 
 
 def _resume(job: Job) -> dict[str, Any] | None:
@@ -248,14 +262,19 @@ def _resume(job: Job) -> dict[str, Any] | None:
 
 
 class _Log:
-    """Called after every epoch: a line of progress each time, a checkpoint now and then."""
+    """Called after every epoch: a line of progress each time, a checkpoint now and then.
 
-    def __init__(self, job: Job, state: Any, spent: float) -> None:
-        self.job, self.spent = job, spent
+    last: whether it is told of the job's own training, or of what goes before it, whose curve it keeps.
+    """
+
+    def __init__(self, job: Job, saved: dict[str, Any] | None) -> None:
+        self.job, self.spent = job, saved["seconds"] if saved else 0.0
+        self.last, self.pretraining = (saved["last"], saved["pretraining"]) if saved else (True, [])
         self.started = self.saved = time.monotonic()
         self.path = job.folder / "progress.jsonl"
         header = {"study": job.study, "model": job.model, "seed": job.seed}
-        lines = [header | {"epochs": job.recipe.epochs, "key": job.key}, *(state.curve if state else [])]
+        curve = saved["state"]["curve"] if saved and self.last else []
+        lines = [header | {"epochs": job.recipe.epochs, "key": job.key}, *curve]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def __call__(self, state: Any) -> None:
@@ -263,12 +282,17 @@ class _Log:
             return
         running = {f"running.{name}": value for name, value in state.running.items()}
         fresh = state.curve and state.curve[-1]["epoch"] == state.epoch
-        self._line(state.curve[-1] if fresh else {"epoch": state.epoch} | running)
+        if self.last:
+            self._line(state.curve[-1] if fresh else {"epoch": state.epoch} | running)
+        else:
+            self.pretraining = list(state.curve)
+            self._line({"epoch": 0, "pretrained": state.epoch} | running)
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             import torch
 
             buffer = io.BytesIO()
-            torch.save({"state": vars(state), "seconds": self.seconds()}, buffer)
+            told = {"last": self.last, "pretraining": self.pretraining, "seconds": self.seconds()}
+            torch.save({"state": vars(state)} | told, buffer)
             files.write_bytes(self.job.folder / "checkpoint.pt", buffer.getvalue())
             self.saved = time.monotonic()
 

@@ -62,6 +62,7 @@ def _rising(values: tuple) -> tuple:
     return values
 
 
+OFF = (None, False, ())  # equal to 0 too
 _METRIC, _EXACT = r"(train|validation|test|gap|weights)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
 T = TypeVar("T")
 Kind = Literal["gaussian", "masking", "salt-and-pepper"]
@@ -166,6 +167,7 @@ class Recipe(Strict):
     items: train on so many of the training split only, the first.
     precision: bf16 multiplies in bfloat16 (autocast) and keeps weights, losses and evaluation in float32.
     snapshots: the epochs whose reconstructions are kept; 0 is before training.
+    pretrain: what changes in this recipe for a first training, without labels, of a family that has one.
     """
 
     epochs: Count
@@ -185,6 +187,24 @@ class Recipe(Strict):
     augment: Augment | None = None
     precision: Literal["bf16", "fp32"] = "fp32"
     snapshots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(strict.once)] = ()
+    pretrain: Table[str, Any] | None = None
+
+    @property
+    def pretraining(self) -> "Recipe | None":
+        """The recipe of the first training, if there is one; what is not said of it is as in the second."""
+        if self.pretrain is None:
+            return None
+        return self.changed({"snapshots": (), **self.pretrain, "pretrain": None}, ".pretrain")
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The keys that are not off: what is off says nothing, so a later version may have more of it."""
+        return {key: value for key, value in self.model_dump().items() if value not in OFF}
+
+    @model_validator(mode="after")
+    def _pretraining_is_a_recipe(self) -> "Recipe":
+        _ = self.pretraining
+        return self
 
     @model_validator(mode="after")
     def _patience_needs_validation(self) -> "Recipe":
@@ -457,7 +477,9 @@ def load(path: Path | None = None, families: bool = True) -> Params:
         raise AtelierError(f"{path.name}: {str(error).removeprefix('.').lstrip()}") from None
     for study, content in params.studies.items() if families else ():
         for model, entry in content.models.items():
-            check_settings(entry.family, entry.settings, f"{path.name}: studies.{study}.models.{model}")
+            where = f"{path.name}: studies.{study}.models.{model}"
+            check_settings(entry.family, entry.settings, where)
+            _check_pretraining(entry.family, content.recipe(model), where)
     for name, content in params.experiments.items() if families else ():
         for model, entry in content.models.items():
             check_case(name, entry.settings, f"{path.name}: experiments.{name}.models.{model}")
@@ -471,6 +493,14 @@ def check_settings(family: str, settings: Mapping[str, Any], where: str) -> dict
     given = _typed(_family_schema(family), settings, where, f"family {family}")
     families.check(family, given, where)
     return given
+
+
+def _check_pretraining(family: str, recipe: Recipe, where: str) -> None:
+    from atelier import families
+
+    able = [name for name in families.names() if hasattr(families.load(name), "pretrain")] if recipe.pretrain else []
+    if recipe.pretrain and family not in able:
+        raise AtelierError(f"{where}: family {family} has no first training; pretrain is for {', '.join(able)}")
 
 
 def check_case(experiment: str, settings: Mapping[str, Any], where: str) -> dict[str, Any]:

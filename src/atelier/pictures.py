@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from atelier import files
 from atelier.data.items import Items
@@ -32,6 +34,16 @@ def reconstructions(seen: Items, rebuilt: np.ndarray, snapshots: Path) -> list[R
         with np.load(snapshots) as shots:
             rows += [(f"epoch {epoch}", shots[epoch] / 255, []) for epoch in sorted(shots, key=int)]
     return [*rows, ("at the end", rebuilt, [])]
+
+
+def samples(model: nn.Module, seed: int, count: int = 10, lines: int = 2) -> list[Row]:
+    """Rows of items that a model draws, if it can."""
+    if not hasattr(model, "sample"):
+        return []
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        drawn = model.eval().sample(count * lines).cpu().numpy()
+    return [("samples" if i == 0 else "", drawn[i * count : (i + 1) * count], []) for i in range(lines)]
 
 
 def examples(path: Path, by_model: dict[str, list[Row]]) -> None:

@@ -234,7 +234,7 @@ def _metrics(file: Path) -> dict[str, list[float]]:
 def _exact_metrics(file: Path) -> Any:
     content = read_json(file)
     models = {
-        name: {key: value for key, value in entry.items() if key not in ("metrics", "epochs")}
+        name: {key: value for key, value in entry.items() if key not in ("metrics", "epochs", "series")}
         for name, entry in content["models"].items()
     }
     return {key: value for key, value in content.items() if key not in ("differences", "floors")} | {"models": models}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer as TorchOptimizer
@@ -22,6 +23,7 @@ from atelier.layers import (
     initialise,
 )
 from atelier.optim import Optimizer
+from atelier.tied import Transposed
 
 LOSSES = {"mae": F.l1_loss, "mse": F.mse_loss, "bce": F.binary_cross_entropy}
 
@@ -31,6 +33,7 @@ class Model(nn.Module):
 
     conv false: dense layers. conv true: widths are maps; the encoder's step is a 3x3 convolution and a 2x2 max pool,
     the decoder's a 3x3 transposed convolution of stride 2; items are padded to a multiple of the pools and cropped.
+    tied: the decoder's weights are the encoder's, transposed; its biases are its own. Dense layers only.
     The output is logistic. The target is the clean item, whatever the input.
     """
 
@@ -44,14 +47,15 @@ class Model(nn.Module):
         widths: tuple[Width, ...] = (128, 64, 32),
         decoder: tuple[Width, ...] = (),
         conv: bool = False,
+        tied: bool = False,
         loss: Literal["bce", "mae", "mse"] = "mae",
         activation: Activation = "relu",
         init: Init = "he",
         optimizer: Optimizer = Optimizer(),
     ) -> None:
         super().__init__()
-        self.check(widths=widths, decoder=decoder)
-        self.shape, self.widths, self.conv, self.optimizer = tuple(shape), widths, conv, optimizer
+        self.check(widths=widths, decoder=decoder, conv=conv, tied=tied)
+        self.shape, self.widths, self.conv, self.tied, self.optimizer = tuple(shape), widths, conv, tied, optimizer
         self.decoder = decoder or widths[-2::-1]
         self.loss = LOSSES[loss]
         self.activation = ACTIVATIONS[activation]()
@@ -60,6 +64,8 @@ class Model(nn.Module):
             self.rows = 250  # maps are much larger than an item
             step = 2 ** len(widths)
             self.code_size *= math.prod(-(-side // step) for side in shape[1:])
+        if self.code_size >= math.prod(shape):
+            self.code_size = None  # no bottleneck: PCA of that width would give back its input
         ends = shape[0] if conv else math.prod(shape)
         down, up = (ends, *widths), (widths[-1], *self.decoder, ends)
         if conv:
@@ -70,19 +76,35 @@ class Model(nn.Module):
             )
         else:
             self.encode = nn.ModuleList(nn.Linear(a, b) for a, b in zip(down, widths, strict=False))
-            self.decode = nn.ModuleList(nn.Linear(a, b) for a, b in zip(up, up[1:], strict=False))
+            self.decode = nn.ModuleList(
+                map(Transposed, reversed(self.encode))
+                if tied
+                else (nn.Linear(a, b) for a, b in zip(up, up[1:], strict=False))
+            )
         initialise(self, init)
+        if conv:
+            self.to(memory_format=torch.channels_last)  # a step of the largest net takes two thirds of the time
 
     @staticmethod
-    def check(widths: tuple[int, ...] = (128, 64, 32), decoder: tuple[int, ...] = (), **_) -> None:
+    def check(
+        widths: tuple[int, ...] = (128, 64, 32),
+        decoder: tuple[int, ...] = (),
+        conv: bool = False,
+        tied: bool = False,
+        **_,
+    ) -> None:
         if not widths:
             raise ValueError("widths is empty; an autoencoder needs at least its bottleneck")
         if decoder and len(decoder) != len(widths) - 1:
             raise ValueError(f"decoder has {len(decoder)} widths; with {len(widths)} widths it needs {len(widths) - 1}")
+        if tied and conv:
+            raise ValueError("tied is for dense layers: there is no way back through a pool; drop tied or conv")
+        if tied and decoder not in ((), widths[-2::-1]):
+            raise ValueError(f"decoder is {list(decoder)}, but tied mirrors the encoder; drop decoder or tied")
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """(n, *shape) -> (n, *shape) in [0, 1]."""
-        h = self._padded(x) if self.conv else x.flatten(1)
+        h = self._padded(x).contiguous(memory_format=torch.channels_last) if self.conv else x.flatten(1)
         for layer in self.encode:
             h = self.activation(F.max_pool2d(layer(h), 2) if self.conv else layer(h))
         for layer in self.decode[:-1]:
@@ -98,7 +120,12 @@ class Model(nn.Module):
         yield {"loss": self.loss(self.reconstruct(x), y)}
 
     def nodes(self) -> list[Nodes]:
-        """The units or maps of every layer but the output, named by encoder and decoder place."""
+        """The units or maps of every layer but the output, named by encoder and decoder place.
+
+        None if tied: there a row of a matrix reads one node and computes another, which a Nodes cannot say.
+        """
+        if self.tied:
+            return []
         names = [f"encode.{i}" for i in range(len(self.widths))] + [f"decode.{i}" for i in range(len(self.decode))]
         labels = [f"widths.{i}" for i in range(len(self.widths))] + [f"decoder.{i}" for i in range(len(self.decoder))]
         widths = (*self.widths, *self.decoder)

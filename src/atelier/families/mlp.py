@@ -26,7 +26,7 @@ from atelier.optim import Optimizer
 
 
 class Model(nn.Module):
-    """hidden: the widths; dropout: a rate for each hidden layer (none if empty).
+    """hidden: the widths; dropout: a rate for each hidden layer (none if empty); activation: one for all, or for each.
 
     l1 and l2 add rate / 2 times the sum of absolute, of squared weights (biases excepted) to the loss.
     residual: after the first layer, hidden layers come in pairs: a -> f(W2 f(W1 a + b1) + b2 + a) (He et al. 2015).
@@ -38,7 +38,7 @@ class Model(nn.Module):
         classes: int,
         *,
         hidden: tuple[Width, ...] = (300, 100),
-        activation: Activation = "relu",
+        activation: Activation | tuple[Activation, ...] = "relu",
         dropout: tuple[Rate, ...] = (),
         l1: NonNegative = 0.0,
         l2: NonNegative = 0.0,
@@ -47,19 +47,28 @@ class Model(nn.Module):
         optimizer: Optimizer = Optimizer(),
     ) -> None:
         super().__init__()
-        self.check(hidden=hidden, dropout=dropout, residual=residual)
+        self.check(hidden=hidden, activation=activation, dropout=dropout, residual=residual)
         widths = (math.prod(shape), *hidden)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, hidden, strict=False))
         self.head = nn.Linear(widths[-1], classes)
-        self.activation = ACTIVATIONS[activation]()
+        single = isinstance(activation, str)
+        self.activation = ACTIVATIONS[activation]() if single else nn.ModuleList(ACTIVATIONS[a]() for a in activation)
         self.dropout = dropout or (0.0,) * len(hidden)
         self.hidden, self.l1, self.l2, self.residual, self.optimizer = hidden, l1, l2, residual, optimizer
         initialise(self, init)
 
     @staticmethod
     def check(
-        hidden: tuple[int, ...] = (300, 100), dropout: tuple[float, ...] = (), residual: bool = False, **_
+        hidden: tuple[int, ...] = (300, 100),
+        activation: str | tuple[str, ...] = "relu",
+        dropout: tuple[float, ...] = (),
+        residual: bool = False,
+        **_,
     ) -> None:
+        if not isinstance(activation, str) and len(activation) != len(hidden):
+            raise ValueError(
+                f"activation has {len(activation)} names for {len(hidden)} hidden layers; give one for each, or one"
+            )
         if dropout and len(dropout) != len(hidden):
             raise ValueError(f"dropout has {len(dropout)} rates for {len(hidden)} hidden layers; give one for each")
         if residual and (len(hidden) % 2 == 0 or len(set(hidden[::2])) > 1):
@@ -70,11 +79,13 @@ class Model(nn.Module):
     def classify(self, x: Tensor) -> Tensor:
         """(n, *shape) -> logits (n, classes)."""
         h = skip = x.flatten(1)
+        shared = not isinstance(self.activation, nn.ModuleList)
         for i, (layer, rate) in enumerate(zip(self.layers, self.dropout, strict=True)):
+            activation = self.activation if shared else self.activation[i]
             h = layer(h)
             if self.residual and i and i % 2 == 0:
                 h = h + skip
-            h = F.dropout(self.activation(h), rate, self.training) if rate else self.activation(h)
+            h = F.dropout(activation(h), rate, self.training) if rate else activation(h)
             if i % 2 == 0:
                 skip = h
         return self.head(h)

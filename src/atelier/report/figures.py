@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from atelier import params
+from atelier import assess, params
 from atelier.report import tables
 from atelier.report.drawing import COLOURS, STYLES, Plans, grid, save
 from atelier.report.results import Results, kind_and_level, parts
@@ -76,7 +76,26 @@ def _plans(results: Results, study: params.Study) -> Plans:
             "Nets without recovery may lie outside the frame."
         )
         plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
+    return plans | of_families(results)
+
+
+def of_families(results: Results) -> Plans:
+    """What the families' own judges draw of the models that are theirs."""
+    plans: Plans = {}
+    for family in results.families:
+        judge = assess.load(family)
+        if hasattr(judge, "pictures"):
+            own = {m: entry for m, entry in results.models.items() if entry["settings"]["family"] == family}
+            settings = {model: entry["settings"] for model, entry in own.items()}
+            plans |= judge.pictures(settings, {model: _series(results, model) for model in own})
     return plans
+
+
+def _series(results: Results, model: str) -> list[dict[str, Any]]:
+    """What a family's judge has left to draw, one dict a seed, and in each the seed's curve."""
+    left = results.models[model].get("series") or [{}] * len(results.seeds)
+    curves = results.curves.get(model, {})
+    return [own | {"curve": curves.get(seed, {})} for seed, own in zip(results.seeds, left, strict=True)]
 
 
 def _label(metric: str) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from atelier import assess
 from atelier.params import Experiment, Study
 from atelier.report import claims as settling
-from atelier.report import tables
+from atelier.report import figures, tables
 from atelier.report.results import Results
 
 HOW_TO_READ = (
@@ -48,6 +49,7 @@ def page(
         *_differences(results),
         *_classes(results, pictures),
         *_reconstruction(results, pictures),
+        *_families(results, pictures),
         *_pruning(results, pictures),
         *_section("Recipe", tables.recipe(results)),
         *_again(name),
@@ -170,6 +172,14 @@ def _reconstruction(results: Results, pictures: dict[str, str]) -> list[str]:
     body = tables.reconstruction(results)
     note = "Distance from the clean test items, in pixel units of [0, 1]; the floors are methods that train no net."
     return _section("Reconstruction", note, body, _picture("reconstruction-noise.png", pictures)) if body else []
+
+
+def _families(results: Results, pictures: dict[str, str]) -> list[str]:
+    """Figures and pictures that only some families have, and what their judges say of them."""
+    judges = [judge for judge in map(assess.load, results.families) if judge]
+    notes = [" ".join((judge.assess.__doc__ or "").split()) for judge in judges]
+    drawn = [_picture(file, pictures) for file in figures.of_families(results)]
+    return _section("More of these families", tables.own_measures(results), *notes, *drawn)
 
 
 def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:

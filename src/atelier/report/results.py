@@ -88,16 +88,25 @@ class Results:
                 self.values(model, metric, f"params.yaml: studies.{self.study}.published.{model}")
 
     def headline(self, model: str) -> str | None:
-        """What a model is judged by: accuracy; if it reconstructs, the error under the noise it was trained on."""
+        """What a model is judged by: accuracy; else how well it knows the items, or draws such; if it reconstructs, the
+        error under the noise it was trained on.
+        """
         noise = self.models[model].get("recipe", {}).get("noise")
         trained = f"test.{noise['kind']}-{noise['level']:g}.mae" if noise else "test.mae"
-        return next((m for m in ("test.accuracy", trained, "test.mae") if m in self.metrics(model)), None)
+        ways = ("test.accuracy", "test.nll", "test.frechet", trained, "test.mae")
+        return next((metric for metric in ways if metric in self.metrics(model)), None)
 
     def corruptions(self, name: str) -> list[str]:
         """The test corruptions that some model has the metric `name` for, by kind and level."""
         named = [parts(metric) for model in self.models for metric in self.metrics(model)]
         found = {corruption for split, corruption, own in named if split == "test" and corruption and own == name}
         return sorted(found, key=kind_and_level)
+
+    @property
+    def families(self) -> list[str]:
+        """In the order of the models; an experiment's have none."""
+        named = (entry.get("settings", {}).get("family") for entry in self.models.values())
+        return list(dict.fromkeys(family for family in named if family))
 
     def with_metric(self, metric: str) -> list[str]:
         return [model for model in self.models if metric in self.metrics(model)]
@@ -189,7 +198,8 @@ def kind_and_level(corruption: str) -> tuple[str, float]:
 
 
 def higher_is_better(metric: str) -> bool:
-    return parts(metric)[2] in {"accuracy", "accuracy_rounded", "f1_macro", "psnr", "precision", "recall", "f1"}
+    better = {"accuracy", "accuracy_rounded", "f1_macro", "psnr", "precision", "recall", "f1"}
+    return parts(metric)[2] in better | {"classes", "coverage", "least_class"}
 
 
 def _same_split(metric: str, known: Iterable[str]) -> list[str]:

@@ -8,9 +8,16 @@ from atelier.report.results import Results, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
-_DECIMALS = dict.fromkeys([*_PERCENT, "psnr"], 2) | {"mse": 5}
-_UNITS = {"psnr": "dB", "nll": "nats", "penalised": "nats"}
+_PERCENT |= {"coverage", "least_class", "neighbour", "touching", "used"}
+_PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
+_NATS = {"nll", "nll_grey", "nll_reverse", "nll_change", "penalised", "pseudo_nll", "nelbo", "kl", "distortion"}
+_NATS |= {"free_energy", "reconstruction", "reconstruction_change", "drift", "log_z", "ais_gap", "miss"}
+_NATS |= {"forward_few", "reverse_few", "value", "divergence", "unevenness"}
+_TWO = {"psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z", "distortion", "kl", "nelbo", "perplexity"}
+_DECIMALS = dict.fromkeys(_PERCENT | _TWO | {"active", "atoms"}, 2) | {"mse": 5, "classes": 1}
+_UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
+_SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
 _SPLITS = ("train", "validation", "test", "gap")
 
 Summary = dict[str, Any] | None
@@ -141,6 +148,23 @@ def measures(results: Results) -> str:
     return table(["Measure", "Model", *(s.capitalize() for s in _SPLITS)], rows) if rows else ""
 
 
+def own_measures(results: Results) -> str:
+    """A row for each figure that only some families have, and each model or floor that has it."""
+    every = [parts(metric) for model in results.models for metric in results.metrics(model)]
+    names = dict.fromkeys(name for _, corruption, name in every if not corruption and name not in _SHOWN_ELSEWHERE)
+    rows = []
+    for name in names:
+        keys, measure = [f"{split}.{name}" for split in _SPLITS[:-1]], name.replace("_", " ") + _bracketed(name)
+        for model in results.models:
+            found = [results.summary(model, key) for key in keys]
+            if any(found):
+                rows.append([measure, model, *(spread(name, s) for s in found)])
+        for floor, figures in results.floors.items():
+            if any(key in figures for key in keys):
+                rows.append([measure, f"*{floor}*", *(number(name, figures.get(key)) for key in keys)])
+    return table(["Measure", "Model or *floor*", *(s.capitalize() for s in _SPLITS[:-1])], rows) if rows else ""
+
+
 def weights(results: Results) -> str:
     """Their norm, and how many are nearly 0, beside the penalties that the models have."""
     keys = ("weights.norm", "weights.small")
@@ -258,7 +282,8 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(_plain(v) for v in value.values())
+        named = {"epochs", "items"} & value.keys()  # a recipe's keys are many, those of noise are told by its values
+        return f"({_listed(value)})" if named else " ".join(_plain(v) for v in value.values())
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(v) for v in value) + "]"
     if isinstance(value, bool):

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from atelier import checkpoint, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
+from atelier import assess, checkpoint, evaluation, files, floors, jobs, metrics, paths, pictures, stats, timings
 from atelier.data.items import items
 from atelier.data.store import Store
 from atelier.fanout import fan_out
 from atelier.fit import first_of_each_class
 from atelier.params import Params, TrainNoise, load
 
-HEADLINES = ("test.accuracy", "test.f1_macro", "test.nll", "test.mae")
+HEADLINES = ("test.accuracy", "test.f1_macro", "test.nll", "test.frechet", "test.mae")
 CURVE = ("loss", "accuracy", "accuracy_rounded", "mae", "mse")
 
 
@@ -50,6 +50,8 @@ def main(study: str) -> None:
     widths = sorted({run["code_size"] for runs in by_model.values() for run in runs if run["code_size"]})
     simple = partial(floors.floors, store, list(corruptions))
     limits = fan_out(simple, widths, title=f"floors {study}", reads=size, **params.crew)
+    families = sorted({model.family for model in entry.models.values()} & set(assess.names()))
+    limits += fan_out(partial(assess.floors, store=store), families, title=f"floors {study}", reads=size, **params.crew)
     write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
     write_curves(study, by_model)
     write_confusion(study, by_model, store.classes)
@@ -77,20 +79,24 @@ def judge(candidate: Candidate) -> dict[str, Any]:
         "history": files.read_json(folder / "history.json"),
         "code_size": getattr(model, "code_size", None),
     }
+    more = assess.assess(job.family, model, store, job.seed, hold_out)
+    found["metrics"] |= more.figures
+    found["series"] = more.series
+    drawn = pictures.samples(model, job.seed) + more.rows
     classifies = hasattr(model, "classify")
     test = items(store, "test", None if classifies else trained_on, hold_out)
     answers = evaluation.answer(model, test.x)
     if answers is None:
-        return found | {"timing": {}, "examples": []}
+        return found | {"timing": {}, "examples": drawn}
     found["timing"] = {"inference_s_per_1000": round(evaluation.seconds_per_1000(model, test.x[:]), 6)}
     if classifies:
         y = test.y.numpy()
         found |= {"confusion": metrics.confusion(answers, y), "per_class": metrics.per_class(answers, y)}
-        return found | {"examples": pictures.mistakes(test, answers, store.classes)}
+        return found | {"examples": pictures.mistakes(test, answers, store.classes) + drawn}
     split = "validation" if hold_out else "test"  # of which training took its snapshots
     seen = items(store, split, trained_on, hold_out)
     rebuilt = evaluation.answer(model, seen.x[first_of_each_class(seen.y)])
-    return found | {"examples": pictures.reconstructions(seen, rebuilt, folder / "snapshots.npz")}
+    return found | {"examples": pictures.reconstructions(seen, rebuilt, folder / "snapshots.npz") + drawn}
 
 
 def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], floors: dict[str, Any]) -> None:
@@ -103,9 +109,11 @@ def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], f
             "exact": runs[0]["exact"],
             "metrics": {m: stats.summary([run["metrics"][m] for run in runs]) for m in runs[0]["metrics"]},
             "settings": {"family": model.family} | model.settings,
-            "recipe": entry.recipe(name).model_dump(),
+            "recipe": entry.recipe(name).chosen,
             "epochs": stats.summary([run["history"]["epochs"] for run in runs]),
         }
+        if any(run["series"] for run in runs):
+            models[name]["series"] = [run["series"] for run in runs]
     seen = {"schema": 1, "study": study, "dataset": entry.dataset, "seeds": entry.seed_list, "models": models}
     seen |= {"differences": differences(models), "floors": floors}
     files.write_json(paths.report(study) / "metrics.json", seen)
@@ -129,7 +137,7 @@ def differences(models: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def write_curves(study: str, by_model: dict[str, list[dict]]) -> None:
-    """One line for each model, seed and evaluated epoch."""
+    """One line for each model, seed and evaluated epoch; the figures that all families share come first."""
     records = [
         {"model": name, "seed": run["seed"]} | point
         for name, runs in by_model.items()
@@ -137,7 +145,8 @@ def write_curves(study: str, by_model: dict[str, list[dict]]) -> None:
         for point in run["history"]["curve"]
     ]
     figures = [f"{split}.{m}" for split in ("train", "validation", "test", "running") for m in CURVE]
-    columns = ["model", "seed", "epoch", *(name for name in figures if any(name in record for record in records))]
+    known = {name for record in records for name in record} - {"model", "seed", "epoch"}
+    columns = ["model", "seed", "epoch", *(f for f in figures if f in known), *sorted(known - set(figures))]
     rows = ([record.get(column) for column in columns] for record in records)
     files.write_csv(paths.report(study) / "curves.csv", columns, rows)
 
