@@ -13,7 +13,7 @@ from atelier.report.results import Results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROWS = ("D0.1", "D0.2", "D1.1", "D1.2", "D1.3", "D1.4", "D1.5")
+ROWS = ("D0.1", "D0.2", "D0.3", "D1.1", "D1.2", "D1.3", "D1.4", "D1.5")
 METRIC = "accuracy_rounded"
 RELATION = """\
 Two sources round the ten probabilities of an item, compare them one by one with the one-hot label, and take the mean
