@@ -107,6 +107,16 @@ def test_the_key_follows_the_files_that_the_job_reads(job):
         assert (replace(job).key != job.key, replace(noisy).key != noisy.key) == expected, name
 
 
+def test_the_key_follows_the_stored_noise_of_a_first_training(job):
+    noise = {"kind": "gaussian", "level": 0.2}
+    first = replace(job, recipe=job.recipe.changed({"pretrain": {"epochs": 1, "noise": noise}}))
+    about = paths.noisy("digits") / "about.json"
+    content = files.read_json(about)
+    before = (first.key, job.key)
+    files.write_json(about, content | {"files": content["files"] | {"train.gaussian-0.2.npz": "0" * 64}})
+    assert replace(first).key != before[0] and replace(job).key == before[1]
+
+
 def test_the_key_follows_the_weights_that_a_job_starts_from_and_not_their_place(job, tmp_path):
     for name, content in {"a": "1", "b": "1", "c": "2"}.items():
         files.write_text(tmp_path / name / "weights.sha256", content + "\n")

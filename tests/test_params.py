@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_params
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -330,6 +331,23 @@ def test_a_faulty_file_is_described_in_one_line(fault, tmp_path):
     with pytest.raises(AtelierError) as caught:
         load(written(tmp_path, content))
     assert_said(str(caught.value), said)
+
+
+def test_a_first_training_is_checked_as_a_recipe_is(project):
+    def refused(family: str, **first) -> str:
+        write_params(project, {"net": {"family": family, "train": {"pretrain": {"epochs": 1} | first}}})
+        with pytest.raises(AtelierError) as error:
+            load()
+        return str(error.value)
+
+    write_params(project, {"net": {"family": "dbn", "train": {"pretrain": {"epochs": 7}}}})
+    recipe = load().study("tiny").recipe("net")
+    assert (recipe.pretraining.epochs, recipe.pretraining.lr, recipe.pretraining.pretrain) == (7, recipe.lr, None)
+    assert "family softmax has no first training; pretrain is for dbn" in refused("softmax")
+    assert "pretrain.epochs is 0" in refused("dbn", epochs=0)
+    assert "models.net.train.pretrain.noise is masking-0.5, which is not stored" in refused(
+        "dbn", noise={"kind": "masking", "level": 0.5}
+    )
 
 
 @pytest.mark.parametrize(

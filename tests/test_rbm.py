@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from atelier import assess, evaluation, families, files, partition, paths
 from atelier.assess import rbm as judge
-from atelier.contrastive import SLIDE, Learner, Machine, bits
+from atelier.contrastive import SLIDE, Learner, Machine
 from atelier.data.items import Items, items
 from atelier.data.store import Store
+from atelier.draws import base_rates, bits
 from atelier.fit import fit
 from atelier.optim import Optimizer
 from atelier.params import Recipe
@@ -209,7 +210,8 @@ def test_a_machine_of_independent_pixels_needs_no_walk():
     alone = Machine(torch.zeros(HIDDEN, VISIBLE), base, torch.zeros(HIDDEN))
     found = partition.forward(alone, base, 5, 3, torch.Generator().manual_seed(0))
     assert found.numpy() == pytest.approx([partition.exact(alone)] * 3, abs=1e-6)
-    assert partition.base_rates(torch.tensor([0.0, 0.25, 1.0]), 4).sigmoid().tolist() == pytest.approx([0.1, 0.3, 0.9])
+    x = torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.5, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    assert base_rates(x).sigmoid().tolist() == pytest.approx([0.1, 0.3, 0.9])
 
 
 # ---- the family rbm

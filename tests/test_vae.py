@@ -11,6 +11,7 @@ from torch import distributions
 from atelier import assess, experiments, families, paths
 from atelier.assess import vae as judge
 from atelier.data.store import Store
+from atelier.draws import bits, fixed
 from atelier.errors import AtelierError
 from atelier.latent import (
     Code,
@@ -18,8 +19,6 @@ from atelier.latent import (
     StudentT,
     Uniform,
     bernoulli_log_likelihood,
-    binarised,
-    fixed,
     gaussian_log_likelihood,
     gumbel,
     standards,
@@ -106,7 +105,7 @@ def test_likelihoods_are_scipys():
 
 
 def test_binarised_pixels_are_on_as_often_as_they_are_bright():
-    drawn = binarised(torch.tensor([0.0, 0.3, 1.0]).expand(20_000, 3), fixed(torch.device("cpu"))).mean(0)
+    drawn = bits(torch.tensor([0.0, 0.3, 1.0]).expand(20_000, 3), fixed(torch.device("cpu"))).mean(0)
     assert drawn[0] == 0 and drawn[2] == 1 and float(drawn[1]) == pytest.approx(0.3, abs=0.015)
 
 
@@ -218,7 +217,7 @@ def test_the_judge_gives_what_it_says(project):
     x = store.split("test")[0].reshape(40, -1)
     entropy = -(x * np.log(x.mean(0) + 1e-9) + (1 - x) * np.log(1 - x.mean(0) + 1e-9)).sum(1).mean()
     assert floors["independent-pixels"]["test.nll"] == pytest.approx(entropy, rel=0.1)
-    plans = judge.pictures({}, {name: [one.series] for name, one in found.items()} | {"wide": [{}]})
+    plans = judge.pictures({}, {name: [one.series] for name, one in found.items()} | {"wide": [{"curve": {}}]})
     assert list(plans) == ["latent-spaces.png"] and len(plans["latent-spaces.png"][1]().axes) >= 3
 
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from atelier import assess
 from atelier.params import Params
 
 PACKAGE = __name__.partition(".")[0]
@@ -34,7 +35,7 @@ def of_stages(params: Params) -> dict[str, Any]:
 def _of_study(name: str, params: Params) -> dict[str, str | None]:
     study = params.studies[name]
     families = sorted({f"families.{_module(model.family)}" for model in study.models.values()})
-    judged = [name for name in (family.replace("families", "assess") for family in families) if _exists(name)]
+    judged = sorted({f"assess.{_module(m.family)}" for m in study.models.values() if m.family in assess.names()})
     return {
         "train": digest("stages.train", *TRAINING, *COMPUTE, *families),
         "evaluate": digest("stages.evaluate", "cpu", *families, *judged),
@@ -86,10 +87,6 @@ def _imported(node: ast.AST) -> list[str]:
 def _is_folder(module: str) -> bool:
     spec = find_spec(module)
     return spec is not None and spec.submodule_search_locations is not None
-
-
-def _exists(module: str) -> bool:
-    return find_spec(f"{PACKAGE}.{module}") is not None
 
 
 def _module(name: str) -> str:

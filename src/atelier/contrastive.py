@@ -11,14 +11,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from atelier.draws import base_rates, bits
+
 SCALE = 0.01  # standard deviation of the first weights (Hinton 2010, A practical guide, section 8)
 SLIDE = 0.01  # share that a batch's means have in the offsets
-
-
-def bits(probabilities: Tensor, generator: Generator | None = None) -> Tensor:
-    """Zeros and ones of the same shape and type, each 1 with its own probability."""
-    drawn = torch.rand(probabilities.shape, generator=generator, dtype=probabilities.dtype, device=probabilities.device)
-    return (drawn < probabilities).to(probabilities.dtype)
 
 
 @dataclass(frozen=True)
@@ -110,13 +106,12 @@ class Learner(nn.Module):
     @torch.no_grad()
     def _prepare(self, x: Tensor) -> None:
         if not self.started:
-            # Independent pixels of the right means, half an item of each kind added; the weights learn the rest.
-            mean = (x.sum(0) + 0.5) / (len(x) + 1)
-            self.bias.copy_(mean.logit())
+            # Independent pixels of the right means; the weights learn the rest.
+            self.bias.copy_(base_rates(x))
             self.started.fill_(True)
             if self.centred:
                 self.bias.add_(self.hidden_mean @ self.layer.weight)
-                self.visible_mean.copy_(mean)
+                self.visible_mean.copy_(base_rates(x).sigmoid())
         elif self.centred:
             self.recentre(x.mean(0), self.machine().hidden_logits(x).sigmoid().mean(0))
 

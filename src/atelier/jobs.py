@@ -50,8 +50,9 @@ class Job:
         from atelier.data.store import Store
 
         store = Store(paths.noisy(self.dataset))
-        noisy = f".{self.recipe.noise.name}" if self.recipe.noise else ""
-        reads = {"train.npz", "test.npz", f"train{noisy}.npz", f"test{noisy}.npz"}
+        recipes = (self.recipe, self.recipe.pretraining)
+        noisy = {f".{recipe.noise.name}" for recipe in recipes if recipe and recipe.noise} | {""}
+        reads = {f"{part}{noise}.npz" for part in ("train", "test") for noise in noisy}
         parts = {
             "family": self.family,
             "settings": self.settings,

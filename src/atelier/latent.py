@@ -1,4 +1,4 @@
-"""What families with latent codes share: standard distributions, posteriors made from them, pixels that are drawn.
+"""What families with latent codes share: standard distributions, posteriors made from them, likelihoods of pixels.
 
 A posterior is a standard distribution that is moved and stretched, one for each latent unit: z = location + scale e.
 So a draw is a function of location and scale, and its gradient is exact (Kingma and Welling 2014, 2.4).
@@ -138,11 +138,6 @@ def dense(widths: Sequence[int], activation: Activation) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def binarised(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Every pixel is 1 with the probability that is its grey value in [0, 1] (Salakhutdinov and Murray 2008)."""
-    return (torch.empty_like(x).uniform_(generator=generator) < x).to(x.dtype)
-
-
 def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     """log p(x) in nats, summed over the last axis, of pixels 0 or 1."""
     return torch.linalg.vecdot(x, logits) - F.softplus(logits).sum(-1)
@@ -152,8 +147,3 @@ def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tenso
     """log of the density at x, summed over the last axis: nats of a density, which may be more than 0."""
     square = (x - mean).square().sum(-1) * (-2.0 * log_sigma).exp()
     return -0.5 * square - x.shape[-1] * (log_sigma + 0.5 * LOG_TAU)
-
-
-def fixed(device: torch.device, seed: int = 0) -> Generator:
-    """A generator of its own, so that figures depend on the items alone and training's numbers are left as they are."""
-    return Generator(device).manual_seed(seed)

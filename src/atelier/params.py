@@ -364,6 +364,7 @@ class Study(Experiment):
     def recipes(self) -> list[tuple[str, Recipe]]:
         """Every recipe that the study trains by, with the key that it stands under."""
         own = [(f".models.{model}.train", self.recipe(model)) for model in self.models]
+        own += [(f"{where}.pretrain", recipe.pretraining) for where, recipe in own if recipe.pretraining]
         return own + [(".prune.train", self.prune_recipe(model)) for model in self.pruned]
 
     def _naming(self) -> list[tuple[str, Iterable[str]]]:
@@ -498,8 +499,8 @@ def check_settings(family: str, settings: Mapping[str, Any], where: str) -> dict
 def _check_pretraining(family: str, recipe: Recipe, where: str) -> None:
     from atelier import families
 
-    able = [name for name in families.names() if hasattr(families.load(name), "pretrain")] if recipe.pretrain else []
-    if recipe.pretrain and family not in able:
+    if recipe.pretrain and not hasattr(families.load(family), "pretrain"):
+        able = [name for name in families.names() if hasattr(families.load(name), "pretrain")]
         raise AtelierError(f"{where}: family {family} has no first training; pretrain is for {', '.join(able)}")
 
 

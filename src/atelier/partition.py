@@ -14,7 +14,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from atelier.contrastive import Machine, bits
+from atelier.contrastive import Machine
+from atelier.draws import bits
 
 LARGEST, CHUNK = 20, 2**12  # hidden units that are summed over at most; states at once
 
@@ -28,11 +29,6 @@ def draw(machine: Machine, count: int, generator: Generator) -> Tensor:
     """Independent samples of v, bits (count, visible), by way of the table of all hidden states."""
     chosen = torch.multinomial(_of_states(machine).softmax(0), count, replacement=True, generator=generator)
     return bits(machine.visible_logits(_states(chosen, len(machine.hidden)).to(machine.weight)).sigmoid(), generator)
-
-
-def base_rates(mean: Tensor, count: int) -> Tensor:
-    """Log odds (visible,) of pixels with these means over `count` items, half an item of each kind added."""
-    return ((mean * count + 0.5) / (count + 1)).logit()
 
 
 @torch.no_grad()

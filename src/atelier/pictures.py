@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from atelier import files
+from atelier.assess import Row
 from atelier.data.items import Items
 from atelier.fit import first_of_each_class
-
-Row = tuple[str, np.ndarray, list[str]]  # label, items (n, *shape) in [0, 1], a caption for each item or none
 
 
 def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:

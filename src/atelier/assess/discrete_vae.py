@@ -32,10 +32,10 @@ def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Asses
     import torch
 
     from atelier.data.items import items
-    from atelier.latent import binarised, fixed
+    from atelier.draws import bits, fixed
 
     test = items(store, "test", None, hold_out)
-    seen = binarised(test.x[:], fixed(torch.device("cpu")))
+    seen = bits(test.x[:], fixed(torch.device("cpu")))
     with torch.no_grad():
         chosen = torch.cat([model.eval().chosen(model.said(rows)) for rows in seen.split(ROWS)])
         shares = usage(chosen.numpy(), model.codes)

@@ -1,6 +1,7 @@
 """Judges adversarial nets: what they draw, and where the game ended."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from atelier.samples import Seen
 
 OPTIMUM = {"value": -math.log(4), "d_real": 0.5, "d_fake": 0.5}  # where G draws as the data are
+GAME = ("d_real", "d_fake", "value")
+Game = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]]  # times, and GAME at each
 
 
 def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Assessment:
@@ -84,20 +87,28 @@ def _one_of_each(seen: "Seen", classes: list[str], shares: np.ndarray) -> Row:
     return "one of each", seen.items[first], [f"{classes[label]}\n{100 * shares[label]:.1f} %" for label in labels]
 
 
-def _draw_game(series: dict[str, list[Any]]) -> "Figure":
+def draw_game(games: dict[str, Game], when: str) -> "Figure":
+    """Every model's game over time, against where it would be even; `when` names the first of the sequences."""
     figure, (outputs, values) = grid(2, 2, 5, 3.6)
-    styles = ((outputs, "d_real", "-"), (outputs, "d_fake", "--"), (values, "value", "-"))
-    for (model, runs), colour in zip(series.items(), COLOURS * len(series), strict=False):
-        curves = [run["curve"] for run in runs]
-        epochs = sorted(set.intersection(*map(set, curves)))
-        for axes, name, style in styles:
-            means = [fmean(curve[epoch][f"running.{name}"] for curve in curves) for epoch in epochs]
-            axes.plot(epochs, means, style, color=colour, label=model if style == "-" else None)
+    for (model, (times, real, fake, value)), colour in zip(games.items(), COLOURS * len(games), strict=False):
+        outputs.plot(times, real, color=colour)
+        outputs.plot(times, fake, "--", color=colour)
+        values.plot(times, value, color=colour, label=model)
     for axes, level, label in ((outputs, 0.5, "D(x), D(G(z))"), (values, OPTIMUM["value"], "V (nats)")):
         axes.axhline(level, color="black", linestyle=":")
-        axes.set(xlabel="epoch", ylabel=label)
+        axes.set(xlabel=when, ylabel=label)
     values.legend(fontsize=7)
     return figure
+
+
+def _draw_game(series: dict[str, list[Any]]) -> "Figure":
+    games: dict[str, Game] = {}
+    for model, runs in series.items():
+        curves = [run["curve"] for run in runs]
+        epochs = sorted(set.intersection(*map(set, curves)))
+        means = ([fmean(curve[e][f"running.{name}"] for curve in curves) for e in epochs] for name in GAME)
+        games[model] = (epochs, *means)
+    return draw_game(games, "epoch")
 
 
 def _draw_shares(series: dict[str, list[Any]]) -> "Figure":

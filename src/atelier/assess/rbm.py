@@ -33,16 +33,16 @@ def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Asses
     import torch
 
     from atelier import evaluation, partition
-    from atelier.contrastive import bits
     from atelier.data.items import items
+    from atelier.draws import base_rates, bits, fixed
 
     splits = ("train", "validation", "test") if hold_out else ("train", "test")
     seen = {split: items(store, split, None, hold_out) for split in splits}
     machine = model.learner.machine().detached()
     energies = {split: evaluation.figures(model, found.x)["free_energy"] for split, found in seen.items()}
     held = "validation" if hold_out else "test"
-    generator = torch.Generator().manual_seed(seed)
-    base = partition.base_rates(torch.from_numpy(_means(store, hold_out)), len(seen["train"]))
+    generator = fixed(torch.device("cpu"), seed)
+    base = base_rates(seen["train"].x[:])
     chosen = torch.randperm(len(seen["test"]), generator=generator)[:CHAINS]
     start = bits(seen["test"].x[chosen].flatten(1), generator)
     log_z = partition.pooled(partition.forward(machine, base, TEMPERATURES, CHAINS, generator))
@@ -63,11 +63,10 @@ def floors(store: Store) -> dict[str, dict[str, float]]:
     """independent-pixels: every pixel a coin with its own mean over the training items."""
     import torch
 
-    from atelier import partition
+    from atelier.draws import base_rates
 
-    train, test = store.stored("train"), store.split("test")[0]
-    base = partition.base_rates(torch.from_numpy(_means(store, False)), len(train.y))
-    x = torch.from_numpy(test).flatten(1)
+    train, x = (torch.from_numpy(store.split(split)[0]).flatten(1) for split in ("train", "test"))
+    base = base_rates(train)
     nll = torch.nn.functional.binary_cross_entropy_with_logits(base.expand_as(x), x, reduction="sum") / len(x)
     return {"independent-pixels": {"test.nll": float(nll)}}
 
@@ -78,13 +77,6 @@ def pictures(models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) ->
         "seeds (range shaded): a model of the data stays near 0, chains that fall have left the data."
     )
     return {"chains.png": (caption, lambda: _draw(series))}
-
-
-def _means(store: Store, hold_out: bool) -> np.ndarray:
-    """Each pixel's mean over the training items, (pixels,) in [0, 1]."""
-    found = store.stored("train", hold_out=hold_out)
-    x = found.x if found.rows is None else found.x[found.rows]
-    return (x.reshape(len(x), -1).mean(0) / found.scale).astype(np.float32)
 
 
 def _chains(machine: Any, start: Any, shape: tuple[int, ...], generator: Any) -> tuple[list[float], list[Row]]:

@@ -47,7 +47,7 @@ def assess(model: "nn.Module", store: Store, seed: int, hold_out: bool) -> Asses
 
     from atelier import samples
     from atelier.data.items import items
-    from atelier.latent import fixed
+    from atelier.draws import fixed
 
     test, train = items(store, "test", None, hold_out), items(store, "train", None, hold_out)
     x, generator = test.x[:], fixed(torch.device("cpu"))
@@ -138,14 +138,14 @@ def floors(store: Store) -> dict[str, dict[str, float]]:
     import torch
 
     from atelier.data.items import items
-    from atelier.latent import bernoulli_log_likelihood, binarised, fixed
+    from atelier.draws import base_rates, bits, fixed
+    from atelier.latent import bernoulli_log_likelihood
 
     test, train = items(store, "test", None, False), items(store, "train", None, False)
     x, known = test.x[:], train.x[: min(KNOWN, len(train))]
     half = min(PAIRS, len(x) // 2)
-    seen = binarised(x, fixed(torch.device("cpu"))).flatten(1).double()
-    mean = (train.x[:].flatten(1).sum(0, dtype=torch.float64) + 0.5) / (len(train) + 1)
-    log_likelihood = bernoulli_log_likelihood(seen, mean.logit())
+    seen = bits(x, fixed(torch.device("cpu"))).flatten(1).double()
+    log_likelihood = bernoulli_log_likelihood(seen, base_rates(train.x[:]).double())
     return {
         "independent-pixels": {"test.nll": -float(log_likelihood.mean())},
         "items": {"test.midway": nearest(x[: 2 * half], known), "test.drawn": nearest(x[: 2 * half], known)},
@@ -179,7 +179,7 @@ def _grid(model: "nn.Module") -> list[Row]:
 
 
 def pictures(models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
-    flat = {model: runs[0] for model, runs in series.items() if runs and runs[0]}
+    flat = {model: runs[0] for model, runs in series.items() if runs and "codes" in runs[0]}
     caption = (
         "Locations of the codes of 1,000 test items, one seed, coloured by class; circles: one and two standard "
         "deviations of the prior. Frames differ."

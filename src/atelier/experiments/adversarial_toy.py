@@ -6,7 +6,6 @@ there V(D*, G) = -log 4 + 2 JSD(p, q), with the Jensen-Shannon divergence in nat
 for which all of this holds too: cells have exact shares in a mixture of Gaussians, and are counted in what is drawn.
 """
 
-import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +16,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import xlogy
 from scipy.stats import norm
 
+from atelier.assess.gan import GAME, OPTIMUM, Game, draw_game
 from atelier.byhand.activations import Array
 from atelier.data.store import Store
 from atelier.report.drawing import COLOURS, Plans, grid
@@ -29,7 +29,7 @@ MODES, WIDTH = np.array([0.1, 0.3, 0.5, 0.7, 0.9]), 0.04  # centres and standard
 EDGES = np.linspace(0.0, 1.0, 401)
 CENTRES = (EDGES[1:] + EDGES[:-1]) / 2
 ITEMS, BATCH, DRAWN = 25_600, 256, 200_000
-EVEN = -math.log(4)
+EVEN = OPTIMUM["value"]
 FLOORS = {
     "rounding": {"test.identity": 1e-12},
     "a-tenth": {"test.deviation": 0.1, "test.unevenness": 0.1},
@@ -75,7 +75,7 @@ def measure(
 
     def after_epoch(state: State) -> None:
         if state.epoch:
-            game.append([state.running[name] for name in ("d_real", "d_fake", "value")])
+            game.append([state.running[name] for name in GAME])
 
     recipe = Recipe(epochs=rounds * steps, batch=BATCH * steps, evaluate_every=rounds * steps)
     started = time.perf_counter()
@@ -160,15 +160,8 @@ def _draw_line(series: dict[str, list[Any]]) -> "Figure":
 
 
 def _draw_game(series: dict[str, list[Any]]) -> "Figure":
-    figure, (outputs, values) = grid(2, 2, 5, 3.6)
-    for (model, runs), colour in zip(series.items(), COLOURS * len(series), strict=False):
+    games: dict[str, Game] = {}
+    for model, runs in series.items():
         real, fake, v = np.mean([run["game"] for run in runs], axis=0).T
-        rounds = (np.arange(len(v)) + 1) / runs[0]["steps"]
-        outputs.plot(rounds, real, color=colour)
-        outputs.plot(rounds, fake, "--", color=colour)
-        values.plot(rounds, v, color=colour, label=model)
-    for axes, level, label in ((outputs, 0.5, "D(x), D(G(z))"), (values, EVEN, "V (nats)")):
-        axes.axhline(level, color="black", linestyle=":")
-        axes.set(xlabel="hundreds of the generator's steps", ylabel=label)
-    values.legend(fontsize=7)
-    return figure
+        games[model] = ((np.arange(len(v)) + 1) / runs[0]["steps"], real, fake, v)
+    return draw_game(games, "hundreds of the generator's steps")

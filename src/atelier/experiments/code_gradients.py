@@ -46,7 +46,7 @@ def measure(
     """
     import torch
 
-    from atelier.latent import fixed
+    from atelier.draws import fixed
 
     torch.manual_seed(seed)
     x = torch.from_numpy(items(store, "train", count)[0].round())

@@ -39,7 +39,8 @@ def measure(
     import torch
     from torch import distributions
 
-    from atelier.latent import Code, fixed, standards
+    from atelier.draws import fixed
+    from atelier.latent import Code, standards
 
     rng = np.random.default_rng(seed)
     location, log_scale = (torch.from_numpy(rng.normal(0, spread, (1, units))) for spread in (1.0, 0.5))

@@ -40,8 +40,8 @@ def measure(
     import torch
 
     from atelier import partition
-    from atelier.contrastive import bits
     from atelier.data.items import items
+    from atelier.draws import base_rates, bits, fixed
     from atelier.evaluation import figures
     from atelier.families.rbm import Model
     from atelier.fit import State, fit
@@ -62,8 +62,8 @@ def measure(
 
     fit(model, recipe, seed, train, ("test", test), after_epoch=judge)
     machine = model.learner.machine().detached()
-    log_z, generator = partition.exact(machine), torch.Generator().manual_seed(seed)
-    base = partition.base_rates(train.x[:].flatten(1).mean(0), len(train))
+    log_z, generator = partition.exact(machine), fixed(train.y.device, seed)
+    base = base_rates(train.x[:])
     samples = partition.draw(machine, CHAINS, generator)
     some = bits(test.x[torch.randperm(len(test), generator=generator)[:CHAINS]].flatten(1), generator)
     errors: dict[str, list[float]] = {way: [] for way in WAYS}

@@ -83,7 +83,7 @@ class Model(nn.Module):
             )
         initialise(self, init)
         if conv:
-            self.to(memory_format=torch.channels_last)  # a step of the largest net takes two thirds of the time
+            self.to(memory_format=torch.channels_last)  # faster convolutions
 
     @staticmethod
     def check(

@@ -12,7 +12,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer as TorchOptimizer
 
-from atelier.latent import bernoulli_log_likelihood, binarised, dense, fixed, gumbel, straight_through
+from atelier.draws import bits, fixed
+from atelier.latent import bernoulli_log_likelihood, dense, gumbel, straight_through
 from atelier.layers import Activation, Init, NonNegative, Rate, Shape, Width, initialise
 from atelier.optim import Optimizer
 
@@ -116,7 +117,7 @@ class Model(nn.Module):
 
     def losses(self, x: Tensor, y: Tensor) -> Iterator[dict[str, Tensor]]:
         """Labels are not looked at."""
-        x = binarised(x)
+        x = bits(x)
         said = self.said(x)
         if self.vector:
             chosen = self.chosen(said.detach())
@@ -154,7 +155,7 @@ class Model(nn.Module):
         or drawn; draws and the pixels' binarisation are from a fixed seed.
         """
         generator = fixed(x.device)
-        seen = binarised(x, generator)
+        seen = bits(x, generator)
         said = self.said(seen)
         distortion = -self.log_likelihood(seen, self.looked_up(self.chosen(said, generator)))
         parts = {"distortion": distortion, "kl": self.kl(said)}

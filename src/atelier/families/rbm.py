@@ -6,11 +6,12 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer as TorchOptimizer
 
-from atelier.contrastive import Learner, bits
+from atelier.contrastive import Learner
+from atelier.draws import bits, fixed
 from atelier.layers import Shape, Width
 from atelier.optim import Optimizer
 
@@ -58,7 +59,7 @@ class Model(nn.Module):
         Chains begin at the persistent ones, over and over if there are fewer than n, or as noise where there are none.
         """
         machine, start = self.learner.machine(), self.learner.chains
-        generator = Generator(machine.weight.device).manual_seed(0)
+        generator = fixed(machine.weight.device)
         noise = bits(torch.full((n, math.prod(self.shape)), 0.5).to(machine.weight), generator)
         v = noise if start is None else start[torch.arange(n) % len(start)]
         h = bits(machine.hidden_logits(machine.gibbs(v, SWEEPS - 1, generator)).sigmoid(), generator)
@@ -72,7 +73,7 @@ class Model(nn.Module):
         reconstruction it is a likelihood of a kind. It looks at neighbours of the data alone, so it can fall while the
         likelihood gets worse, as the experiment partition-function shows.
         """
-        machine, generator = self.learner.machine(), Generator(x.device).manual_seed(0)
+        machine, generator = self.learner.machine(), fixed(x.device)
         v = bits(x.flatten(1), generator)
         site = torch.randint(v.shape[1], (len(v), 1), generator=generator, device=x.device)
         flipped = v.scatter(1, site, 1 - v.gather(1, site))

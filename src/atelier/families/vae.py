@@ -9,13 +9,12 @@ from annotated_types import Gt
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
+from atelier.draws import bits, fixed
 from atelier.latent import (
     Code,
     Posterior,
     bernoulli_log_likelihood,
-    binarised,
     dense,
-    fixed,
     gaussian_log_likelihood,
     standards,
 )
@@ -92,7 +91,7 @@ class Model(nn.Module):
 
     def observed(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """What the likelihood is of: grey values, or a draw of 0 and 1."""
-        return binarised(x, generator) if self.binary else x
+        return bits(x, generator) if self.binary else x
 
     def parts(self, x: Tensor, generator: Generator | None = None) -> dict[str, Tensor]:
         """distortion -log p(x given z) of one draw and kl, in nats, (n,)."""

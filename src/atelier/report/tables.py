@@ -282,8 +282,7 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        named = {"epochs", "items"} & value.keys()  # a recipe's keys are many, those of noise are told by its values
-        return f"({_listed(value)})" if named else " ".join(_plain(v) for v in value.values())
+        return " ".join(_plain(v) for v in value.values()) if "kind" in value else f"({_listed(value)})"  # kind: noise
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(v) for v in value) + "]"
     if isinstance(value, bool):
