@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, SHAPE, TEST, TRAIN, VALIDATION, write_params
+from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import nn
@@ -394,6 +395,17 @@ def test_the_figures_of_a_classifier_trained_on_noise_are_told_apart(project):
 # ---- durations
 
 
+def test_the_page_of_durations_holds_means_over_seeds(tmp_path):
+    jobs = [{"model": "a", "seed": seed, "epochs": 3, "train_s": s} for seed, s in enumerate((1.0, 2.0, 3.0))]
+    jobs += [{"model": "b", "seed": 0, "train_s": 1234.5, "inference_s_per_1000": 0.0125}]
+    timings.update(tmp_path / "tiny.json", jobs, stages={"train": 90.0}, note="Measured at night.")
+    page = (tmp_path / "tiny.md").read_text()
+    low, high = stats.t.interval(0.95, 2, 2.0, 1 / np.sqrt(3))
+    assert f"| a | 3 | 3.0 [3.0, 3.0] | 2.0 [{low:.1f}, {high:.1f}] | – |" in page
+    assert "| b | 1 | – | 1,234.5 | 12.5 |" in page
+    assert "train 1.5." in page and "Measured at night." in page
+
+
 def test_durations_are_merged_and_those_of_a_model_that_is_gone_leave(tmp_path):
     path = tmp_path / "tiny.json"
     both = [{"model": "b", "seed": 0, "train_s": 2.0}, {"model": "a", "seed": 0, "train_s": 1.0}]
@@ -406,7 +418,7 @@ def test_durations_are_merged_and_those_of_a_model_that_is_gone_leave(tmp_path):
     assert found["machine"]["torch"] == torch.__version__ and found["machine"]["cores"] > 0
     timings.update(tmp_path / "other.json", both, stages={"evaluate": 60.0})
     page = (tmp_path / "index.md").read_text()
-    assert "| tiny | 2 | 3 | 0.1 |" in page and "| other | 2 | 3 | – |" in page
+    assert "| [tiny](tiny.md) | 2 | 3 | 0.1 |" in page and "| [other](other.md) | 2 | 3 | – |" in page
     assert "Together 0 minutes for the 1 of 2" in page
     timings.update(path, [{"model": "a", "seed": 0, "train_s": 4.0}], stages={"train": 5.0})
     found = files.read_json(path)

@@ -16,7 +16,7 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from atelier import files, stats, summary
+from atelier import files, params, stats, summary
 from atelier.errors import AtelierError
 from atelier.report import figures, results, tables
 from atelier.stages import catalogue, report
@@ -424,7 +424,7 @@ def test_links_and_pictures_point_at_what_is_there(project):
     Image.new("L", (9, 9)).save(ZOO / "examples.png")
     report.main("zoo")
     targets = re.findall(r"\]\(([^)]+)\)", (ZOO / "index.md").read_text())
-    times = "../../timings/zoo.json"
+    times = "../../timings/zoo.md"
     assert times in targets and "examples.png" in targets
     assert [target for target in targets if target != times and not (ZOO / target).exists()] == []
     assert {f"figures/{path.name}" for path in (ZOO / "figures").iterdir()} <= set(targets)
@@ -678,9 +678,19 @@ def test_before_anything_has_run_the_catalogue_is_empty(project):
 def test_epochs_that_some_seed_did_not_reach_are_not_averaged(project):
     text = (ZOO / "curves.csv").read_text().splitlines(keepends=True)
     (ZOO / "curves.csv").write_text("".join(line for line in text if not line.startswith("cnn,2,60,")))
-    found = results.read(ZOO, "zoo", SIZES)
+    found = results.read(ZOO, "zoo", params.load(families=False).entry("zoo"))
     epochs, values = figures._over_seeds(found, "cnn", "train.loss")
     assert epochs == list(range(2, 60, 2)) and {len(v) for v in values} == {3}
+
+
+def test_the_headline_is_macro_f1_where_only_that_is_claimed(project):
+    def headline():
+        return results.read(ZOO, "zoo", params.load(families=False).entry("zoo")).headline("mlp")
+
+    assert headline() == "test.accuracy"
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("metric: test.accuracy", "metric: test.f1_macro"))
+    assert headline() == "test.f1_macro"
 
 
 def test_reports_import_nothing_heavy_before_they_draw():

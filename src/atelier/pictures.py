@@ -12,6 +12,8 @@ from atelier.assess import Row
 from atelier.data.items import Items
 from atelier.fit import first_of_each_class
 
+WINDOWS = 5  # in a line: curves need room, and so do the names of what people do
+
 
 def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:
     """A row of the items that a model got wrong with most confidence, each under its class and the predicted one.
@@ -51,11 +53,14 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
     from matplotlib.figure import Figure
 
     rows = [
-        (f"{model}\n{label}", items, captions) for model, block in by_model.items() for label, items, captions in block
+        (f"{model}\n{label}", items if _images(items) else items[:WINDOWS], captions)
+        for model, block in by_model.items()
+        for label, items, captions in block
     ]
     columns = max((len(items) for _, items, _ in rows), default=1)
+    width = 0.8 if all(_images(items) for _, items, _ in rows) else 1.6
     figure = Figure(
-        figsize=(1.4 + 0.8 * columns, 0.3 + sum(0.85 + 0.3 * bool(c) for _, _, c in rows)), layout="constrained"
+        figsize=(1.4 + width * columns, 0.3 + sum(0.85 + 0.3 * bool(c) for _, _, c in rows)), layout="constrained"
     )
     FigureCanvasAgg(figure)
     heights = [0.85 + 0.3 * bool(captions) for _, _, captions in rows]
@@ -65,7 +70,7 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
     for line, (label, items, captions) in zip(grid, rows, strict=False):
         line[0].text(-0.25, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
         for axis, item, caption in zip(line, items, captions or [""] * len(items), strict=False):
-            if item.ndim == 3 and item.shape[0] == 1:
+            if _images(items):
                 axis.imshow(item[0], cmap="gray", vmin=0, vmax=1)
             else:
                 axis.plot(item.reshape(item.shape[0], -1).T, linewidth=0.5)
@@ -73,3 +78,7 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     files.write_bytes(path, buffer.getvalue())
+
+
+def _images(items: np.ndarray) -> bool:
+    return items.ndim == 4 and items.shape[1] == 1

@@ -18,7 +18,7 @@ def text(name: str) -> str:
     """
     entry = params.load(families=False).entry(name)
     folder = paths.report(name)
-    lines = table(results.read(folder, name, entry.models))
+    lines = table(results.read(folder, name, entry))
     where = (folder / "index.md").relative_to(paths.root())
     return f"{entry.asks}\n\n{lines}\n\nreport: {where}\nruns:   make ui opens them in MLflow"
 

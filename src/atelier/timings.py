@@ -1,11 +1,11 @@
-"""Durations of a study: committed beside the reports, but no output of any stage, because no two runs agree on them."""
+"""Durations of a study, and pages of them: committed, but no output of any stage, because no two runs agree on them."""
 
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from atelier import files
+from atelier import files, stats
 from atelier.fanout import cores
 
 
@@ -24,7 +24,55 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     machine = {"cpu": _cpu(), "cores": cores(), "torch": version("torch")}
     content = known | fields | {"machine": machine, "stages": stages, "wall_s": wall}
     files.write_json(path, content | {"jobs": [merged[place] for place in sorted(merged)]})
-    files.write_text(path.parent / "index.md", page(path.parent))
+    write_pages(path.parent)
+
+
+def write_pages(folder: Path) -> None:
+    """Markdown beside the folder's JSON files: one page for each, and index.md for all of them."""
+    for file in folder.glob("*.json"):
+        files.write_text(file.with_suffix(".md"), of_one(file.stem, files.read_json(file)))
+    files.write_text(folder / "index.md", page(folder))
+
+
+def of_one(name: str, entry: dict[str, Any]) -> str:
+    """Markdown: what each model of a study or an experiment costs in training and in use."""
+    from atelier.report import tables
+
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for job in entry["jobs"]:
+        by_model.setdefault(job["model"], []).append(job)
+    columns = [
+        ("Epochs", "epochs", 1),
+        ("Training (s)", "train_s", 1),
+        ("Inference (ms per 1,000 items)", "inference_s_per_1000", 1000),
+    ]
+    rows = []
+    for model, jobs in by_model.items():
+        found = [_spread([job.get(key) for job in jobs], scale) for _, key, scale in columns]
+        rows.append([model, str(len(jobs)), *found])
+    about = (
+        f"On {_machine(entry)}, one core a model and other models on the other cores. Means over seeds with 95 % "
+        f"intervals. Stages in minutes: {_listed(entry['stages'])}."
+    )
+    table = tables.table(["Model", "n", *(name for name, _, _ in columns)], rows) if rows else ""
+    where = f"[The page](../studies/{name}/index.md); [the numbers]({name}.json); [all studies](index.md)."
+    sections = [f"# How long {name} took", about, entry.get("note", ""), table, where]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _spread(values: list[float | None], scale: float) -> str:
+    """`20.0 [16.8, 23.1]`: the mean and its interval."""
+    found = stats.summary([value and scale * value for value in values])
+    ends = ", ".join(f"{end:,.1f}" for end in found["ci95"] or ())
+    return "–" if found["mean"] is None else f"{found['mean']:,.1f}" + (f" [{ends}]" if ends else "")
+
+
+def _listed(stages: dict[str, float]) -> str:
+    return ", ".join(f"{stage} {_minutes(seconds)}" for stage, seconds in sorted(stages.items())) or "not timed"
+
+
+def _machine(entry: dict[str, Any]) -> str:
+    return f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
 
 
 def page(folder: Path) -> str:
@@ -35,9 +83,9 @@ def page(folder: Path) -> str:
     rows = []
     for name, entry in known.items():
         jobs = [job["train_s"] for job in entry["jobs"] if job.get("train_s")]
-        machine = f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
         seconds = f"{sum(jobs):,.0f}" if jobs else tables.MISSING
-        rows.append([name, str(len(jobs)), seconds, _minutes(entry["wall_s"]), machine, entry.get("note", "")])
+        link, minutes = f"[{name}]({name}.md)", _minutes(entry["wall_s"])
+        rows.append([link, str(len(jobs)), seconds, minutes, _machine(entry), entry.get("note", "")])
     whole = [entry["wall_s"] for entry in known.values() if entry["wall_s"]]
     columns = [
         "Study or experiment",

@@ -295,12 +295,14 @@ def _against_noise(results: Results, name: str) -> "Figure":
 
 
 def _confusion(results: Results) -> "Figure":
+    """A panel per model; the classes are named at the left and under the lowest panel of each column."""
     models = [m for m in results.models if m in results.confusion]
+    names = [str(c) for c in results.confusion[models[0]]["classes"]]
     columns = min(len(models), 3)
-    size = 0.8 + 0.3 * max(len(results.confusion[m]["classes"]) for m in models)
+    size = 0.8 + 0.3 * len(names)
     figure, panels = grid(len(models), columns, size, size)
-    for axes, model in zip(panels, models, strict=True):
-        matrix, names = results.confusion[model]["matrix"], [str(c) for c in results.confusion[model]["classes"]]
+    for place, (axes, model) in enumerate(zip(panels, models, strict=True)):
+        matrix = results.confusion[model]["matrix"]
         shares = [[v / max(sum(row), 1) for v in row] for row in matrix]
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for y, row in enumerate(matrix):
@@ -311,9 +313,11 @@ def _confusion(results: Results) -> "Figure":
         axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(len(names)), names)
         axes.grid(False)
-        axes.set_title(model)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
+        axes.set_title(model, fontsize=9)
+        lowest, leftmost = place + columns >= len(models), place % columns == 0
+        axes.tick_params(labelbottom=lowest, labelleft=leftmost)
+        axes.set_xlabel("predicted" if lowest else "")
+        axes.set_ylabel("true" if leftmost else "")
     return figure
 
 

@@ -119,7 +119,7 @@ def _picture(file: str, pictures: dict[str, str], folder: str = "figures") -> st
 
 
 def _times(results: Results) -> str:
-    return f"../../timings/{results.study}.json"
+    return f"../../timings/{results.study}.md"
 
 
 def _claims(entries: Entries) -> list[str]:

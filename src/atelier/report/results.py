@@ -10,6 +10,7 @@ from typing import Any
 
 from atelier import files, stats
 from atelier.errors import AtelierError, nearest
+from atelier.params import Experiment
 
 Values = list[float | None]
 
@@ -27,6 +28,7 @@ class Results:
     curves: dict[str, dict[int, dict[int, dict[str, float | None]]]]  # model -> seed -> epoch -> metric
     confusion: dict[str, dict[str, Any]]
     points: list[dict[str, Any]]
+    claimed: frozenset[str] = frozenset()  # the metrics that the study's claims compare
 
     def metrics(self, model: str) -> dict[str, Any]:
         return self.models[model]["metrics"]
@@ -88,12 +90,14 @@ class Results:
                 self.values(model, metric, f"params.yaml: studies.{self.study}.published.{model}")
 
     def headline(self, model: str) -> str | None:
-        """What a model is judged by: accuracy; else how well it knows the items, or draws such; if it reconstructs, the
-        error under the noise it was trained on.
+        """What a model is judged by: accuracy, or macro F1 where the claims speak of that instead; else how well it
+        knows the items, or draws such; if it reconstructs, the error under the noise it was trained on.
         """
+        classifies = ("test.accuracy", "test.f1_macro")
+        right = next((metric for metric in classifies if metric in self.claimed), classifies[0])
         noise = self.models[model].get("recipe", {}).get("noise")
         trained = f"test.{noise['kind']}-{noise['level']:g}.mae" if noise else "test.mae"
-        ways = ("test.accuracy", "test.nll", "test.frechet", trained, "test.mae")
+        ways = (right, "test.nll", "test.frechet", trained, "test.mae")
         return next((metric for metric in ways if metric in self.metrics(model)), None)
 
     def corruptions(self, name: str) -> list[str]:
@@ -154,25 +158,26 @@ class Results:
 _GROUP = ("model", "criterion", "schedule", "recovery", "level")
 
 
-def read(folder: Path, study: str, models: Iterable[str], whole: bool = True) -> Results:
-    """Read a study's folder.
+def read(folder: Path, study: str, entry: Experiment, whole: bool = True) -> Results:
+    """Read the folder of a study or an experiment.
 
     Raises AtelierError if metrics.json is missing or lacks one of the models; these are left out where not `whole`.
     """
     metrics = files.read_json(folder / "metrics.json")
-    for model in models if whole else ():
+    for model in entry.models if whole else ():
         if model not in metrics["models"]:
             raise AtelierError(f"{folder / 'metrics.json'}: has no model {model}; run make study STUDY={study}")
     return Results(
         study=study,
         dataset=metrics["dataset"],
         seeds=metrics["seeds"],
-        models={model: metrics["models"][model] for model in models if model in metrics["models"]},
+        models={model: metrics["models"][model] for model in entry.models if model in metrics["models"]},
         differences=metrics.get("differences", {}),
         floors=metrics.get("floors", {}),
         curves=_read_curves(folder / "curves.csv"),
         confusion=_read_optional(folder / "confusion.json", {}),
         points=_read_optional(folder / "pruning.json", {"points": []})["points"],
+        claimed=frozenset(claim.compare.metric for claim in entry.claims),
     )
 
 

@@ -13,7 +13,7 @@ def main() -> None:
     for name, entry in params.load(families=False).reported.items():
         folder = paths.report(name)
         if all((folder / file).exists() for file in ("metrics.json", "claims.json")):
-            found = results.read(folder, name, entry.models, whole=False)
+            found = results.read(folder, name, entry, whole=False)
             reports[name] = catalogue.Report(entry, found, files.read_json(folder / "claims.json"))
             missing += [(name, model) for model in entry.models if model not in found.models]
         else:

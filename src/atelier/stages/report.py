@@ -12,7 +12,7 @@ def main(name: str) -> None:
     """Settle the claims of a study or an experiment, draw its figures and write its page."""
     entry = params.load(families=False).entry(name)
     folder = paths.report(name)
-    found = results.read(folder, name, entry.models)
+    found = results.read(folder, name, entry)
     found.check_published(entry.published)
     settled = claims.settle(found, entry.claims)
     files.write_json(folder / "claims.json", settled)
