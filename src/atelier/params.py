@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 
-from atelier import paths, strict
+from atelier import paths, strict, trials
 from atelier.errors import AtelierError, nearest
 from atelier.strict import FilledTable, FrozenDict, Several, Strict, Table
 
@@ -240,10 +240,14 @@ class Case(Strict, extra="allow"):
 
 
 class ModelEntry(Case, extra="allow"):
-    """One model of a study; every key but these three is a setting of its family."""
+    """One model of a study; every key but these four is a setting of its family.
+
+    trial_of: what this is one of several configurations of; the page names the best of them on validation.
+    """
 
     family: Annotated[str, AfterValidator(_family)]
     train: Table[str, Any] = FrozenDict()
+    trial_of: ModelName | None = None
 
 
 class Prune(Strict):
@@ -371,8 +375,26 @@ class Study(Experiment):
         own += [(f"{where}.pretrain", recipe.pretraining) for where, recipe in own if recipe.pretraining]
         return own + [(".prune.train", self.prune_recipe(model)) for model in self.pruned]
 
+    @property
+    def trials(self) -> dict[str, list[str]]:
+        """What was tried in several configurations -> the models that are these."""
+        found: dict[str, list[str]] = {}
+        for model, entry in self.models.items():
+            if entry.trial_of:
+                found.setdefault(entry.trial_of, []).append(model)
+        return found
+
     def _naming(self) -> list[tuple[str, Iterable[str]]]:
         return [(".prune.models", self.pruned)]
+
+    @model_validator(mode="after")
+    def _trials_hold_out(self) -> "Study":
+        for model in itertools.chain(*self.trials.values()):
+            if not self.recipe(model).hold_out:
+                raise ValueError(
+                    f".models.{model} is a trial; it needs hold_out: true, to be chosen on validation items"
+                )
+        return self
 
     @model_validator(mode="after")
     def _epochs_exist(self) -> "Study":
@@ -477,7 +499,7 @@ def load(path: Path | None = None, families: bool = True) -> Params:
     """
     path = Path(path or paths.root() / "params.yaml")
     try:
-        params = strict.checked(Params, strict.read(path))
+        params = strict.checked(Params, trials.expanded(strict.read(path)))
     except ValueError as error:
         raise AtelierError(f"{path.name}: {str(error).removeprefix('.').lstrip()}") from None
     for study, content in params.studies.items() if families else ():
