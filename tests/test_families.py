@@ -14,6 +14,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from atelier import families
+from atelier.averaging import averaged, include
+from atelier.fit import learns_labels, smoothed
 from atelier.layers import ACTIVATIONS
 from atelier.optim import Optimizer
 from atelier.prune.remove import mask, remove
@@ -193,11 +195,47 @@ def a_few_steps_lower_its_loss_on_one_batch(name: str, settings: dict) -> None:
     assert loss() < before
 
 
+def probabilities_of_classes_stand_for_labels(name: str, settings: dict) -> None:
+    """Its loss is linear in them: smoothed by e, it is 1 - e times that of the labels and e times the mean over all."""
+    model = build(name, settings).double().eval()
+    if not learns_labels(model):
+        return
+    x, y = batch(model)
+
+    def loss(target: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        return next(model.losses(x.double(), target))["loss"]
+
+    every = [loss(torch.full_like(y, label)) for label in range(CLASSES)]
+    soft = smoothed(y, 0.3, CLASSES).double()
+    torch.testing.assert_close(loss(soft), 0.7 * loss(y) + 0.3 * sum(every) / CLASSES, rtol=1e-6, atol=1e-6)
+
+
 def its_state_makes_an_equal_net(name: str, settings: dict) -> None:
     model, other = build(name, settings, seed=1), build(name, settings, seed=2)
     x, _ = batch(model)
     other.load_state_dict(model.state_dict())
     assert_close(outputs(model, x), outputs(other, x), atol=0)
+
+
+def the_mean_of_its_weights_answers_and_its_own_come_back(name: str, settings: dict) -> None:
+    model = build(name, settings).train()
+    x, y = batch(model)
+    optimizers, mean = model.optimizers(), None
+    for step in (1, 2, 3):
+        for optimizer, out in zip(optimizers, model.losses(x, y), strict=True):
+            optimizer.zero_grad()
+            out["loss"].backward()
+            optimizer.step()
+        if hasattr(model, "after_step"):
+            model.after_step()
+        mean = include(mean, model, 0.5, step)
+    own = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with averaged(model, mean):
+        assert all(torch.equal(tensor, mean[key]) for key, tensor in model.state_dict().items())
+        assert all(answer.isfinite().all() for answer in outputs(model, x))
+    assert all(torch.equal(tensor, own[key]) for key, tensor in model.state_dict().items())
+    assert any(not torch.equal(own[key], mean[key]) for key in own)
 
 
 def the_order_of_items_does_not_matter(name: str, settings: dict) -> None:
@@ -274,7 +312,9 @@ LAWS = [
     its_losses_are_a_generator_with_one_dict_per_optimizer,
     its_optimizers_step_every_parameter,
     a_few_steps_lower_its_loss_on_one_batch,
+    probabilities_of_classes_stand_for_labels,
     its_state_makes_an_equal_net,
+    the_mean_of_its_weights_answers_and_its_own_come_back,
     the_order_of_items_does_not_matter,
     equal_seeds_build_equal_nets,
     its_gradients_are_those_of_its_losses,

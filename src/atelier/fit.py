@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from atelier import noise
 from atelier.augment import augment
+from atelier.averaging import Weights, averaged, include
 from atelier.data.items import Items, Pixels, Rows
 from atelier.errors import AtelierError
 from atelier.optim import schedule_factor
@@ -39,6 +40,7 @@ class State:
     best: dict[str, Any] | None = None
     running: dict[str, float] = field(default_factory=dict)
     snapshots: dict[int, Tensor] = field(default_factory=dict)
+    average: Weights | None = None
 
 
 def fit(
@@ -51,7 +53,7 @@ def fit(
     state: State | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
 ) -> State:
-    """Train `model` in place and return the last state.
+    """Train `model` in place and return the last state. With `weight_average` the mean weights are judged and stay.
 
     held_out: the split that curves show beside train ("validation" or "test") and its items; early stopping needs
     "validation". after_epoch sees the state of every epoch, the first one before any training (epoch 0).
@@ -68,6 +70,8 @@ def fit(
             augment(train.x[:1], np.random.default_rng(0), **recipe.augment.model_dump())
         except ValueError as error:
             raise AtelierError(str(error)) from None
+    if recipe.label_smoothing and not learns_labels(model):
+        raise AtelierError("label_smoothing needs a family that learns labels: this one does not; drop label_smoothing")
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -80,24 +84,27 @@ def fit(
         for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
             optimizer.load_state_dict(saved)
     while state.epoch < recipe.epochs and not _stopped(recipe, state):
-        state.running = _epoch(model, recipe, optimizers, seed, state.epoch, train)
+        state.running = _epoch(model, recipe, optimizers, seed, state, train)
         state.epoch += 1
-        if state.epoch % recipe.evaluate_every == 0 or state.epoch in (1, recipe.epochs):
-            _evaluate(model, recipe, state, train, held_out)
-        _snapshot(model, recipe, state, held_out[1])
+        with averaged(model, state.average):
+            if state.epoch % recipe.evaluate_every == 0 or state.epoch in (1, recipe.epochs):
+                _evaluate(model, recipe, state, train, held_out)
+            _snapshot(model, recipe, state, held_out[1])
         state.model = model.state_dict()
         state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
         after_epoch(state)
-    if state.best:
-        model.load_state_dict(state.best["model"])
+    if kept := state.best["model"] if state.best else state.average:
+        model.load_state_dict(kept)
     return state
 
 
 def _epoch(
-    model: nn.Module, recipe: Recipe, optimizers: list[torch.optim.Optimizer], seed: int, epoch: int, train: Items
+    model: nn.Module, recipe: Recipe, optimizers: list[torch.optim.Optimizer], seed: int, state: State, train: Items
 ) -> dict[str, float]:
     """One pass over the items; the means of what `losses` yields, as they ran."""
+    epoch = state.epoch
     torch.manual_seed(_mixed(seed, epoch))
+    classes = _classes(model, train) if recipe.label_smoothing else 0
     model.train()
     x, target = train.x, train.clean if wants_clean(model) else train.y
     if recipe.noise and recipe.noise.draw == "fresh":
@@ -109,7 +116,8 @@ def _epoch(
 
     def load(rows: Rows) -> tuple[Tensor, Tensor]:
         inputs = augment(x[rows], rng, **recipe.augment.model_dump()) if recipe.augment else x[rows]
-        return inputs, target[rows]
+        wanted = target[rows]
+        return inputs, smoothed(wanted, recipe.label_smoothing, classes) if recipe.label_smoothing else wanted
 
     losses = []
     for step, rows in enumerate(_batches(len(train), size, seed, epoch)):
@@ -118,6 +126,8 @@ def _epoch(
         if hasattr(model, "before_step"):
             model.before_step(progress)
         losses.append(_step(model, recipe, optimizers, rows, load, factor))
+        if recipe.weight_average:
+            state.average = include(state.average, model, recipe.weight_average, epoch * steps + step + 1)
     return _means(losses, size, len(train), epoch)
 
 
@@ -189,9 +199,27 @@ def _means(losses: list[dict[str, Tensor]], size: int, n: int, epoch: int) -> di
     return {name: float(values @ weights) for name, values in found.items()}
 
 
-def wants_clean(model: nn.Module) -> bool:
+def wants_clean(model: nn.Module | type[nn.Module]) -> bool:
     """Whether the target in `losses(x, y)` is the clean item and not the label (a family says `target = "clean"`)."""
     return getattr(model, "target", "label") == "clean"
+
+
+def learns_labels(model: nn.Module | type[nn.Module]) -> bool:
+    """Whether its losses compare what it classifies with labels."""
+    return hasattr(model, "classify") and not wants_clean(model)
+
+
+def smoothed(y: Tensor, share: float, classes: int) -> Tensor:
+    """Labels (n,) -> probabilities (n, classes): `share` of each label's is spread evenly over all the classes, its own
+    among them (Szegedy et al. 2016, section 7).
+    """
+    return F.one_hot(y, classes) * (1.0 - share) + share / classes
+
+
+@torch.no_grad()
+def _classes(model: nn.Module, items: Items) -> int:
+    """How many classes the model tells apart."""
+    return model.eval().classify(items.x[:1]).shape[1]
 
 
 def rows_at_once(model: nn.Module) -> int:

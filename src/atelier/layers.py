@@ -62,7 +62,10 @@ def initialise(model: nn.Module, how: Init) -> None:
 
 
 def class_losses(logits: Tensor, y: Tensor, penalty: Tensor | float = 0.0) -> dict[str, Tensor]:
-    """Mean softmax cross-entropy in nats of logits (n, classes) at labels (n,), plus a penalty."""
+    """Mean softmax cross-entropy in nats of logits (n, classes), plus a penalty.
+
+    y: labels (n,), or probabilities of classes (n, classes).
+    """
     return {"loss": F.cross_entropy(logits, y) + penalty}
 
 

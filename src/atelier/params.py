@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 
-from atelier import paths, strict
+from atelier import paths, strict, trials
 from atelier.errors import AtelierError, nearest
 from atelier.strict import FilledTable, FrozenDict, Several, Strict, Table
 
@@ -165,6 +165,8 @@ class Recipe(Strict):
 
     batch: full is one step an epoch; chunk bounds the rows held at once and leaves the gradient as it is.
     items: train on so many of the training split only, the first.
+    label_smoothing: the share of a label's probability that training spreads over all classes; evaluation does not.
+    weight_average: judge and keep a running mean of the weights, on average this share of all steps so far old.
     precision: bf16 multiplies in bfloat16 (autocast) and keeps weights, losses and evaluation in float32.
     snapshots: the epochs whose reconstructions are kept; 0 is before training.
     pretrain: what changes in this recipe for a first training, without labels, of a family that has one.
@@ -185,6 +187,8 @@ class Recipe(Strict):
     evaluate_every: Count = 1
     noise: TrainNoise | None = None
     augment: Augment | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_average: Annotated[float, Field(gt=0, le=0.5)] | None = None
     precision: Literal["bf16", "fp32"] = "fp32"
     snapshots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(strict.once)] = ()
     pretrain: Table[str, Any] | None = None
@@ -194,7 +198,7 @@ class Recipe(Strict):
         """The recipe of the first training, if there is one; what is not said of it is as in the second."""
         if self.pretrain is None:
             return None
-        return self.changed({"snapshots": (), **self.pretrain, "pretrain": None}, ".pretrain")
+        return self.changed({"snapshots": (), "label_smoothing": 0.0, **self.pretrain, "pretrain": None}, ".pretrain")
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -236,10 +240,14 @@ class Case(Strict, extra="allow"):
 
 
 class ModelEntry(Case, extra="allow"):
-    """One model of a study; every key but these three is a setting of its family."""
+    """One model of a study; every key but these four is a setting of its family.
+
+    trial_of: what this is one of several configurations of; the page names the best of them on validation.
+    """
 
     family: Annotated[str, AfterValidator(_family)]
     train: Table[str, Any] = FrozenDict()
+    trial_of: ModelName | None = None
 
 
 class Prune(Strict):
@@ -367,8 +375,26 @@ class Study(Experiment):
         own += [(f"{where}.pretrain", recipe.pretraining) for where, recipe in own if recipe.pretraining]
         return own + [(".prune.train", self.prune_recipe(model)) for model in self.pruned]
 
+    @property
+    def trials(self) -> dict[str, list[str]]:
+        """What was tried in several configurations -> the models that are these."""
+        found: dict[str, list[str]] = {}
+        for model, entry in self.models.items():
+            if entry.trial_of:
+                found.setdefault(entry.trial_of, []).append(model)
+        return found
+
     def _naming(self) -> list[tuple[str, Iterable[str]]]:
         return [(".prune.models", self.pruned)]
+
+    @model_validator(mode="after")
+    def _trials_hold_out(self) -> "Study":
+        for model in itertools.chain(*self.trials.values()):
+            if not self.recipe(model).hold_out:
+                raise ValueError(
+                    f".models.{model} is a trial; it needs hold_out: true, to be chosen on validation items"
+                )
+        return self
 
     @model_validator(mode="after")
     def _epochs_exist(self) -> "Study":
@@ -473,14 +499,14 @@ def load(path: Path | None = None, families: bool = True) -> Params:
     """
     path = Path(path or paths.root() / "params.yaml")
     try:
-        params = strict.checked(Params, strict.read(path))
+        params = strict.checked(Params, trials.expanded(strict.read(path)))
     except ValueError as error:
         raise AtelierError(f"{path.name}: {str(error).removeprefix('.').lstrip()}") from None
     for study, content in params.studies.items() if families else ():
         for model, entry in content.models.items():
             where = f"{path.name}: studies.{study}.models.{model}"
             check_settings(entry.family, entry.settings, where)
-            _check_pretraining(entry.family, content.recipe(model), where)
+            _check_recipe(entry.family, content.recipe(model), where)
     for name, content in params.experiments.items() if families else ():
         for model, entry in content.models.items():
             check_case(name, entry.settings, f"{path.name}: experiments.{name}.models.{model}")
@@ -496,9 +522,12 @@ def check_settings(family: str, settings: Mapping[str, Any], where: str) -> dict
     return given
 
 
-def _check_pretraining(family: str, recipe: Recipe, where: str) -> None:
-    from atelier import families
+def _check_recipe(family: str, recipe: Recipe, where: str) -> None:
+    """Raises AtelierError if the recipe asks for what the family does not do."""
+    from atelier import families, fit
 
+    if recipe.label_smoothing and not fit.learns_labels(families.load(family)):
+        raise AtelierError(f"{where}: family {family} does not learn labels; label_smoothing is for those that do")
     if recipe.pretrain and not hasattr(families.load(family), "pretrain"):
         able = [name for name in families.names() if hasattr(families.load(name), "pretrain")]
         raise AtelierError(f"{where}: family {family} has no first training; pretrain is for {', '.join(able)}")

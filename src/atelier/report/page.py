@@ -38,6 +38,7 @@ def page(
         study.note or "",
         f"Study `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
         tables.main(results, study.published),
+        *_section("Chosen on validation items", tables.trials(results, study.trials)),
         *_claims(entries),
         _picture("trends.png", pictures),
         _picture("headline.png", pictures),

@@ -1,10 +1,10 @@
 """Figures as text, and the Markdown tables of a report page. What is missing is a dash, never a number."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from atelier.report.results import Results, parts
+from atelier.report.results import Results, higher_is_better, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
@@ -273,6 +273,21 @@ def recipe(results: Results) -> str:
         rows.append([model, family, _listed(settings), _listed(own), run])
     head = f"Shared by all: {_listed({key: first[key] for key in shared})}.\n\n"
     return head + table(["Model", "Family", "Settings", "Recipe of its own", "Epochs run"], rows)
+
+
+def trials(results: Results, tried: Mapping[str, Sequence[str]]) -> str:
+    """Of each model's trials the one with the best mean on validation items, the first of equals."""
+    rows = []
+    for name, models in tried.items():
+        judged = f"validation.{parts(results.headline(models[0]) or '')[2]}"
+        values = {model: (results.summary(model, judged) or {}).get("mean") for model in models}
+        known = {model: value for model, value in values.items() if value is not None}
+        if not known:
+            continue
+        best = (max if higher_is_better(judged) else min)(known, key=known.__getitem__)
+        found = f"{number(judged, min(known.values()))} to {with_unit(judged, max(known.values()))}"
+        rows.append([name, str(len(models)), f"`{judged}`", found, best, with_unit(judged, known[best])])
+    return table(["Model", "Trials", "Judged by", "Found", "Chosen", "Its figure"], rows) if rows else ""
 
 
 def _listed(settings: dict[str, Any]) -> str:
