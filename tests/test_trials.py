@@ -131,6 +131,6 @@ def test_the_best_on_validation_items_is_chosen_whatever_test_says():
     models = {"a-01": entry(0.8, 0.9), "a-02": entry(0.85, 0.7), "a-03": entry(0.85, 0.99), "a-04": entry(None, 1.0)}
     found = Results("s", "digits", [0], models, {}, {}, {}, {}, [])
     assert tables.trials(found, {"a": list(models)}).splitlines()[2:] == [
-        "| a | 4 | `validation.accuracy` | 80.00 to 85.00 % | a-02 | 85.00 % |"
+        "| a | 4 | `validation.accuracy` | 80.00 to 85.00 % | a-02 | 85.00 % | 70.00 % |"
     ]
     assert tables.trials(found, {}) == ""

@@ -279,15 +279,19 @@ def trials(results: Results, tried: Mapping[str, Sequence[str]]) -> str:
     """Of each model's trials the one with the best mean on validation items, the first of equals."""
     rows = []
     for name, models in tried.items():
-        judged = f"validation.{parts(results.headline(models[0]) or '')[2]}"
+        tested = results.headline(models[0]) or ""
+        judged = f"validation.{parts(tested)[2]}"
         values = {model: (results.summary(model, judged) or {}).get("mean") for model in models}
         known = {model: value for model, value in values.items() if value is not None}
         if not known:
             continue
         best = (max if higher_is_better(judged) else min)(known, key=known.__getitem__)
         found = f"{number(judged, min(known.values()))} to {with_unit(judged, max(known.values()))}"
-        rows.append([name, str(len(models)), f"`{judged}`", found, best, with_unit(judged, known[best])])
-    return table(["Model", "Trials", "Judged by", "Found", "Chosen", "Its figure"], rows) if rows else ""
+        on_test = spread_with_unit(tested, results.summary(best, tested))
+        chosen = [best, with_unit(judged, known[best]), on_test]
+        rows.append([name, str(len(models)), _code(judged), found, *chosen])
+    columns = ["Model", "Trials", "Judged by", "Found", "Chosen", "Its figure", "On test items"]
+    return table(columns, rows) if rows else ""
 
 
 def _listed(settings: dict[str, Any]) -> str:
