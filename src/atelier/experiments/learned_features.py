@@ -25,7 +25,7 @@ FLOORS = {"no-gain": {"test.edges_gain": 0.0}}
 PLAN = ("conv 16 7", "pool 2", "conv 32 3", "pool 2", "dense 64")  # kernels large enough to look at
 HIDDEN = (128,)
 RECIPES: dict[str, dict[str, Any]] = {
-    "cnn": {"optimizer": "momentum", "lr": 0.05, "weight_decay": 2e-3},  # decay: what stays of initial weights hides edges
+    "cnn": {"optimizer": "momentum", "lr": 0.05, "weight_decay": 2e-3},  # decay: initial weights would hide edges
     "dense": {"lr": 0.003},
     "logistic": {"lr": 0.01},
 }
