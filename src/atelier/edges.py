@@ -8,7 +8,7 @@ from scipy import ndimage
 
 Array = np.ndarray
 CELL, BINS = 4, 9  # pixels along a side, and directions within half a turn
-CENTRES, SCALES, DIRECTIONS = (-1, 0, 1), (1.0, 1.5, 2.0), 16  # of what kernels are compared with; the first in pixels
+CENTRES, SCALES, DIRECTIONS = (-1, 0, 1), (1.0, 1.5, 2.0), 16  # of what kernels are compared with; lengths in pixels
 SHAPES = {"edge": lambda u: u, "bar": lambda u: u**2 - 1, "blob": np.ones_like}  # what a bell is multiplied by along u
 DRAWS = 10_000
 

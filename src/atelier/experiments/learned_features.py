@@ -228,7 +228,7 @@ def _draw_kernels(cnns: dict[str, list[Any]]) -> "Figure":
 
 def _draw_emergence(cnns: dict[str, list[Any]]) -> "Figure":
     figure, (over_time, sorted_fits) = grid(2, 2, 4.5, 3.2)
-    blocks = {"before training": [kernel for runs in cnns.values() for run in runs for kernel in run["before"]]}
+    blocks = {"before training": [kernel for run in next(iter(cnns.values())) for kernel in run["before"]]}
     for (model, runs), colour in zip(cnns.items(), COLOURS, strict=False):
         for run in runs:
             over_time.plot([100 * share for share in run["edges"]], color=colour, linewidth=0.6, alpha=0.5)

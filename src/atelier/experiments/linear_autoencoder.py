@@ -61,7 +61,7 @@ def measure(
     width: Width = 32,
     batch: Width | Literal["full"] = 128,
     epochs: Annotated[int, Ge(1)] = 40,
-    lr: Annotated[float, Gt(0)] = 10.0,
+    lr: Annotated[float, Gt(0)] = 5.0,
 ) -> dict[str, Any]:
     """A linear autoencoder through `width` numbers is trained on all training items, beside PCA of the same width, by
     momentum and a one-cycle schedule. With batch full, the rows of R of the items' QR decomposition stand for them: as
@@ -173,9 +173,7 @@ def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, 
         "Over epochs, single seeds: the principal angles between the decoder's span and that of the components, the "
         "largest above; and the mean squared error above PCA's, as a share of it."
     )
-    directions = (
-        f"Above, the first {SHOWN} principal components; below, as many columns of the decoder, first seed. Grey is 0."
-    )
+    directions = f"The first {SHOWN} principal components and as many columns of the decoders, first seed. Grey is 0."
     cosines = "How near the decoder's columns are to principal components: the cosine between them without its sign."
     return {
         "angles.png": (over_time, lambda: _draw_angles(series)),
@@ -205,11 +203,8 @@ def _draw_angles(series: dict[str, list[Any]]) -> "Figure":
 
 
 def _draw_directions(store: Store, series: dict[str, list[Any]]) -> "Figure":
-    rows = {
-        f"{model}:\n{kind}": np.array(runs[0][kind])
-        for model, runs in series.items()
-        for kind in ("components", "columns")
-    }
+    rows = {"components": np.array(next(iter(series.values()))[0]["components"])}
+    rows |= {f"columns:\n{model}": np.array(runs[0]["columns"]) for model, runs in series.items()}
     shown = max(map(len, rows.values()))
     figure, panels = grid(len(rows) * shown, shown, 1.1, 1.15)
     for axes in panels:
@@ -217,12 +212,8 @@ def _draw_directions(store: Store, series: dict[str, list[Any]]) -> "Figure":
     for line, (label, directions) in enumerate(rows.items()):
         for place, direction in enumerate(directions):
             axes, largest = panels[line * shown + place], np.abs(direction).max()
-            axes.imshow(
-                direction.reshape(store.shape[0], -1) if len(store.shape) < 3 else direction.reshape(store.shape)[0],
-                cmap="gray",
-                vmin=-largest,
-                vmax=largest,
-            )
+            image = direction.reshape(-1, *store.shape[-2:])[0]
+            axes.imshow(image, cmap="gray", vmin=-largest, vmax=largest)
             axes.set_title(f"{place + 1}", fontsize=7, pad=2)
         panels[line * shown].text(
             -0.15, 0.5, label, transform=panels[line * shown].transAxes, ha="right", va="center", fontsize=8
@@ -233,7 +224,8 @@ def _draw_directions(store: Store, series: dict[str, list[Any]]) -> "Figure":
 def _draw_cosines(series: dict[str, list[Any]]) -> "Figure":
     figure, panels = grid(len(series), 2, 4.6, 3.8)
     for axes, (model, runs) in zip(panels, series.items(), strict=True):
-        shown = axes.imshow(runs[0]["cosines"], cmap="Blues", vmin=0, vmax=1)
+        end = len(runs[0]["cosines"]) + 0.5
+        shown = axes.imshow(runs[0]["cosines"], cmap="Blues", vmin=0, vmax=1, extent=(0.5, end, end, 0.5))
         axes.set(title=f"{model}, first seed", xlabel="column of the decoder", ylabel="principal component")
         axes.grid(False)
         figure.colorbar(shown, ax=axes, label="|cosine|")
