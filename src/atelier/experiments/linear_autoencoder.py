@@ -86,7 +86,7 @@ def measure(
     if width >= min(n, pixels):
         raise AtelierError(f"width is {width}; give less than {store.name} has values in an item, and items")
     mean = x.mean(0)
-    x -= mean
+    x = x - mean  # not in place: these may be the stored values themselves
     halves = [triangle(x[rows]) for rows in np.array_split(np.random.default_rng(seed).permutation(n), 2)]
     whole = {"train": triangle(torch.cat(halves)), "test": triangle(unseen.x[:].flatten(1) - mean)}
     bases = [components(part, width) for part in (whole["train"], *halves)]
