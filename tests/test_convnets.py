@@ -5,7 +5,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from atelier import cost, families, vision
+from atelier import checkpoint, cost, families, vision
+from atelier.data.items import Items
+from atelier.errors import AtelierError
+from atelier.fit import fit
+from atelier.params import Recipe
 
 SHAPE, CLASSES = (3, 224, 224), 1000
 ALEXNET = (
@@ -86,3 +90,47 @@ def test_alexnet_computes_what_torchvisions_does_with_the_same_weights(theirs):
     x = torch.rand(2, *SHAPE)
     with torch.no_grad():
         torch.testing.assert_close(ours.classify(x), reference(x), rtol=0, atol=1e-5)
+
+
+NORMED = [
+    ("cnn", {"plan": ("conv 4 3", "pool 2", "dense 6"), "batch_norm": True}),
+    ("resnet", {"maps": (4, 6), "blocks": (1, 2), "bottleneck": True, "projection": True, "batch_norm": True}),
+]
+
+
+@pytest.mark.parametrize(("family", "settings"), NORMED, ids=["cnn", "resnet"])
+def test_what_batch_norm_has_seen_is_saved_with_the_net(family, settings, tmp_path):
+    torch.manual_seed(0)
+    spec = {"family": family, "shape": (1, 8, 8), "classes": 3, "settings": settings}
+    net, x = checkpoint.build(spec), torch.rand(9, 1, 8, 8)
+    fresh = net.eval().classify(x)
+    net.train().classify(x)
+    checkpoint.save(tmp_path, spec, net)
+    loaded, _ = checkpoint.load(tmp_path)
+    assert torch.equal(loaded.classify(x), net.eval().classify(x))
+    assert not torch.equal(loaded.classify(x), fresh), "nothing was seen"
+
+
+@pytest.mark.parametrize(("family", "settings"), NORMED, ids=["cnn", "resnet"])
+def test_batch_norm_and_strides_go_with_bfloat16_and_channels_last(family, settings):
+    torch.manual_seed(0)
+    net = families.load(family)((1, 8, 8), 3, **settings)
+    x, y = torch.rand(32, 1, 8, 8), torch.arange(32) % 3
+    kernels = [p for p in net.parameters() if p.dim() == 4]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    exact = next(net.losses(x, y))["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net.classify(x)
+        rounded = next(net.losses(x, y))["loss"]
+    rounded.backward()
+    assert logits.dtype == torch.bfloat16
+    assert rounded.dtype == torch.float32 and 0 < abs(rounded - exact).item() < 0.03 * exact.item()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_chunks_are_refused_because_batch_norm_would_see_pieces_and_not_the_batch():
+    family, settings = NORMED[0]
+    net, x = families.load(family)((1, 8, 8), 3, **settings), torch.rand(9, 1, 8, 8)
+    items = Items(x, x, torch.arange(9) % 3)
+    with pytest.raises(AtelierError, match="chunk .* batch norm"):
+        fit(net, Recipe(epochs=1, batch="full", chunk=4), 0, items, ("test", items))

@@ -66,7 +66,9 @@ class Model(nn.Module):
         optimizer: Optimizer = Optimizer(),
     ) -> None:
         super().__init__()
-        self.check(maps, blocks, inner, bottleneck, residual, projection)
+        self.check(
+            maps=maps, blocks=blocks, inner=inner, bottleneck=bottleneck, residual=residual, projection=projection
+        )
         self.residual, self.optimizer = residual, optimizer
         stages = [stage for stage, count in enumerate(_counts(maps, blocks)) for _ in range(count)]
         strides = [1 if before == stage else 2 for before, stage in zip([0, *stages], stages, strict=False)]
@@ -91,8 +93,8 @@ class Model(nn.Module):
             self.third = nn.ModuleList()
         self.shortcuts = nn.ModuleList()
         for a, b, stride in zip(inputs, outer, strides, strict=True) if residual else ():
-            changed = convolution(a, b, 1, stride) if projection and (a, stride) != (b, 1) else _Padding(b - a, stride)
-            self.shortcuts.append(changed)
+            same = (a, stride) == (b, 1)
+            self.shortcuts.append(convolution(a, b, 1, stride) if projection and not same else _Padding(b - a, stride))
         self.head = nn.Linear(outer[-1], classes)
         initialise(self, init)
         self.to(memory_format=torch.channels_last)
