@@ -36,11 +36,16 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"plan": ("conv 5 3", "pool 2", "conv 4 3 valid", "dense 6")},
         {"plan": ("avgpool 2", "conv 4 1x3", "dropout 0.2", "dense 7", "dense 5"), "activation": "sigmoid"},
         {"plan": ("pool 2", "conv 3 3", "pool 2x1"), "activation": "elu", "init": "torch"},
+        {"plan": ("conv 5 3 pad 1 stride 2", "conv 4 3", "pool 3 stride 1", "dense 6"), "batch_norm": True},
+        {"plan": ("conv 4 3", "pool 2", "dense 5"), "batch_norm": True, "activation": "prelu"},
     ],
     "resnet": [
         {"maps": (3,), "blocks": 1, "activation": "softplus"},
         {"maps": (3, 5), "blocks": 2, "residual": False, "activation": "tanh"},
         {"maps": (2, 4), "blocks": 1, "inner": (3, 2), "activation": "softplus"},
+        {"maps": (3, 5), "blocks": (1, 2), "batch_norm": True, "activation": "softplus"},
+        {"maps": (3, 4), "blocks": 1, "bottleneck": True, "inner": (3, 2, 4, 5), "shrink": 2, "activation": "softplus"},
+        {"maps": (3, 4), "blocks": (2, 1), "bottleneck": True, "projection": True, "batch_norm": True, "shrink": 4},
     ],
     "ensemble": [{"members": 2, "hidden": (6,)}, {"members": 3, "hidden": (), "activation": "prelu"}],
     "recurrent": [
@@ -324,11 +329,15 @@ CASES = [(name, settings) for name in families.names() for settings in SETTINGS.
 
 
 def _shaken(model: nn.Module) -> nn.Module:
-    """Biases start at 0; here they must not, or a lost one would not show."""
+    """Biases start at 0, and so do running means; here they must not, or a lost one would not show."""
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 1:
                 p.normal_(std=0.3)
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(std=0.3)
+                layer.running_var.uniform_(0.5, 2.0)
     return model
 
 
@@ -462,14 +471,21 @@ def test_a_recurrent_net_reads_rows_and_steps_in_order():
         assert_close(outputs(window, x), [window.head(state)])
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"prelu"}))
-def test_pooling_before_a_rising_activation_gives_the_same_net(activation):
-    model = _shaken(build("cnn", {"plan": ("conv 5 3", "pool 2"), "activation": activation}))
-    conv, rise = model.steps[0], ACTIVATIONS[activation]()
+def test_pooling_before_a_rising_activation_gives_the_same_net(activation, batch_norm):
+    """Batch norm may fall, so it comes before both: here some of its factors are negative."""
+    plan = ("conv 5 3", "pool 3 stride 2")
+    model = _shaken(build("cnn", {"plan": plan, "activation": activation, "batch_norm": batch_norm}))
+    rise = ACTIVATIONS[activation]()
     x, _ = batch(model)
     with torch.no_grad():
-        after = F.max_pool2d(rise(conv(x)), 2)
-        assert_close(outputs(model, x), [model.head(after.flatten(1))])
+        maps = model.steps[0](x)
+        if batch_norm:
+            norm = model.steps[1]
+            assert norm.weight.min() < 0
+            maps = F.batch_norm(maps, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        assert_close(outputs(model, x), [model.head(F.max_pool2d(rise(maps), 3, 2).flatten(1))])
 
 
 LENET = ("conv 6 5 same", "pool 2", "conv 16 5 valid", "pool 2", "dense 120", "dense 84")
@@ -508,6 +524,11 @@ def test_a_padded_autoencoder_crops_what_it_padded():
         (("conv 8",), "'conv 8'"),
         (("dropout 1.5",), "'dropout 1.5'"),
         (("dense -3",), "'dense -3'"),
+        (("conv 8 3 stride 2",), "say valid or pad N before stride"),
+        (("conv 8 3 same stride 2",), "'conv 8 3 same stride 2'"),
+        (("conv 8 3 stride 2 pad 1",), "'conv 8 3 stride 2 pad 1'"),
+        (("pool 2 stride 0",), "'pool 2 stride 0'"),
+        (("conv 8 12 pad 1",), "kernel_size=(12, 12)"),
         (("dense 10", "conv 8 3"), "dense 10"),
         (("conv 4 9 valid",), "kernel_size=(9, 9)"),
         (("pool 4", "pool 4"), "kernel_size=[4, 4]"),
@@ -590,7 +611,16 @@ def test_an_ensemble_answers_with_the_mean_of_its_members_probabilities():
     torch.testing.assert_close(model.classify(x).exp().sum(1), torch.ones(ITEMS))
 
 
-@pytest.mark.parametrize("settings, fault", [({"maps": (4, 4)}, "wider"), ({"maps": (2,), "inner": (3,)}, "2 blocks")])
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ({"maps": (4, 4)}, "wider"),
+        ({"maps": (2,), "inner": (3,)}, "2 blocks; give one for each"),
+        ({"maps": (2,), "inner": (3, 3), "bottleneck": True}, "2 blocks; give two for each"),
+        ({"blocks": (1, 2, 3)}, "blocks is .* for 2 stages"),
+        ({"projection": True, "residual": False}, "drop one of them"),
+    ],
+)
 def test_a_resnet_that_cannot_be_is_refused(settings, fault):
     with pytest.raises(ValueError, match=fault):
         families.load("resnet")(SHAPE, CLASSES, **settings)

@@ -592,6 +592,7 @@ CASES = {
     "momentum": ("mlp", {"hidden": (8,), "dropout": (0.3,)}, {"optimizer": "momentum", "schedule": "cosine"}),
     "rmsprop": ("recurrent", {"hidden": (5,), "dropout": (0.2,)}, {"optimizer": "rmsprop", "clip": 1, "noise": FRESH}),
     "adam": ("cnn", {"plan": ("conv 4 3", "pool 2", "dropout 0.2", "dense 6")}, {"optimizer": "adam", "noise": FRESH}),
+    "batch-norm": ("cnn", {"plan": ("conv 4 3", "pool 2"), "batch_norm": True}, {"precision": "bf16"}),
     "adamw": ("autoencoder", {"widths": (6, 3)}, {"optimizer": "adamw", "snapshots": (0, 1, 4), "noise": FRESH}),
     "patience": ("mlp", {"hidden": (8,)}, {"lr": 0.3, "epochs": 20, "hold_out": True, "patience": 2}),
     "mean": ("channel-statistics", {}, {"weight_average": 0.2, "label_smoothing": 0.1}),  # it has a batch norm

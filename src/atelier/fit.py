@@ -63,6 +63,8 @@ def fit(
     optimizers = model.optimizers()
     if recipe.chunk and len(optimizers) > 1:
         raise AtelierError("chunk needs a family with one optimizer: later losses depend on earlier steps; drop chunk")
+    if recipe.chunk and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+        raise AtelierError("chunk would give batch norm the means of pieces and not of the batch; drop one of them")
     if recipe.augment:
         if wants_clean(model):
             raise AtelierError("augment needs a family that learns labels: here the target is the item; drop augment")
