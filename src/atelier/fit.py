@@ -3,9 +3,11 @@
 Everything random in epoch e follows from (seed, e), so training can stop after any epoch and go on as if it never had.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from atelier.errors import AtelierError
 from atelier.optim import schedule_factor
 from atelier.params import Recipe
 
-AUGMENT = 1  # sets the generator of augmentation apart from that of the order, which has no third number
+AUGMENT, ATTACK = 1, 2  # set these generators apart from that of the order, which has no third number
 ROWS = 2000  # rows evaluated at once unless the family says `rows`: fixed, because sums depend on it
 
 
@@ -68,6 +70,8 @@ def fit(
             augment(train.x[:1], np.random.default_rng(0), **recipe.augment.model_dump())
         except ValueError as error:
             raise AtelierError(str(error)) from None
+    if recipe.attack:
+        _attacks().check(model, train.x[:ROWS])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -106,9 +110,13 @@ def _epoch(
     size = len(train) if recipe.batch == "full" else min(recipe.batch, len(train))
     steps = math.ceil(len(train) / size)
     rng = np.random.default_rng([seed, epoch, AUGMENT])
+    harden = _attacks().Hardener(recipe.attack, np.random.default_rng([seed, epoch, ATTACK])) if recipe.attack else None
 
     def load(rows: Rows) -> tuple[Tensor, Tensor]:
         inputs = augment(x[rows], rng, **recipe.augment.model_dump()) if recipe.augment else x[rows]
+        if harden:
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                inputs = harden(model, inputs, target[rows])
         return inputs, target[rows]
 
     losses = []
@@ -119,6 +127,11 @@ def _epoch(
             model.before_step(progress)
         losses.append(_step(model, recipe, optimizers, rows, load, factor))
     return _means(losses, size, len(train), epoch)
+
+
+def _attacks() -> ModuleType:
+    """By name, so that only jobs that train on hard inputs depend on that code (see code.py)."""
+    return importlib.import_module("atelier.attacks")
 
 
 def _batches(n: int, size: int, seed: int, epoch: int) -> Iterable[Rows]:
@@ -237,6 +250,9 @@ def _evaluate(model: nn.Module, recipe: Recipe, state: State, train: Items, held
     record |= {f"train.{name}": value for name, value in measure(model, train).items()}
     record |= {f"{split}.{name}": value for name, value in measure(model, items).items()}
     record |= {f"running.{name}": value for name, value in state.running.items()}
+    if recipe.attack:
+        found = _attacks().glance(model, items, recipe.attack.epsilon, rows_at_once(model))
+        record |= {f"{split}.{name}": value for name, value in found.items()}
     state.curve.append(record)
     if recipe.patience and split == "validation":
         loss = record.get("validation.loss")

@@ -10,6 +10,9 @@ MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
 _PERCENT |= {"coverage", "least_class", "neighbour", "touching", "used"}
 _PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
+ATTACKS = tuple(f"under_{way}" for way in ("gaussian", "fgsm", "universal", "pgd", "squares", "transfer"))
+CHECKS = ("steps_rise", "steps_left", "restarts_left", "squares_gain", "transfer_gain", "far", "zero_gradient")
+_PERCENT |= {*ATTACKS, *CHECKS, "fgsm_accuracy", "pgd_accuracy"}
 _NATS = {"nll", "nll_grey", "nll_reverse", "nll_change", "penalised", "pseudo_nll", "nelbo", "kl", "distortion"}
 _NATS |= {"free_energy", "reconstruction", "reconstruction_change", "drift", "log_z", "ais_gap", "miss"}
 _NATS |= {"forward_few", "reverse_few", "value", "divergence", "unevenness"}
@@ -17,7 +20,7 @@ _TWO = {"psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z", "distorti
 _DECIMALS = dict.fromkeys(_PERCENT | _TWO | {"active", "atoms"}, 2) | {"mse": 5, "classes": 1}
 _UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
-_SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
+_SHOWN_ELSEWHERE = {*_MEASURES, *ATTACKS, *CHECKS, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
 _SPLITS = ("train", "validation", "test", "gap")
 
 Summary = dict[str, Any] | None
@@ -282,7 +285,9 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(_plain(v) for v in value.values()) if "kind" in value else f"({_listed(value)})"  # kind: noise
+        if "level" in value:  # noise
+            return " ".join(_plain(v) for v in value.values())
+        return f"({_listed(value)})"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(v) for v in value) + "]"
     if isinstance(value, bool):
