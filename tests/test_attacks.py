@@ -133,7 +133,7 @@ def test_attacks_stay_in_reach_and_pgd_is_no_weaker_than_fgsm(trained, judged):
     x, y = judged.x, judged.y
     loss = {"clean": attacks.cross_entropy(trained.classify(x), y).detach()}
     rng = np.random.default_rng(0)
-    delta = attacks.universal(trained.classify, x, y, EPSILON, epochs=3, batch=50, rng=rng)
+    delta = attacks.universal(trained.classify, x, y, EPSILON, steps=30, batch=50, rng=rng)
     moved = {
         "fgsm": attacks.fgsm(trained.classify, x, y, EPSILON),
         "pgd": attacks.pgd(trained.classify, x, y, EPSILON, steps=20),
@@ -151,7 +151,7 @@ def test_attacks_stay_in_reach_and_pgd_is_no_weaker_than_fgsm(trained, judged):
 def test_a_perturbation_of_all_items_of_a_class_is_that_of_each_where_logits_are_linear():
     classify, odds = linear(3)
     x, y = 0.3 + 0.4 * torch.rand(20, 1, 3, 4, dtype=torch.float64), torch.zeros(20, dtype=torch.int64)
-    delta = attacks.universal(classify, x, y, EPSILON, epochs=6, batch=10, rng=np.random.default_rng(0))
+    delta = attacks.universal(classify, x, y, EPSILON, steps=12, batch=10, rng=np.random.default_rng(0))
     torch.testing.assert_close(delta.flatten(), EPSILON * odds.sign(), rtol=0, atol=1e-12)
 
 
@@ -383,7 +383,10 @@ def attacked_study(project, **changes) -> None:
 @pytest.mark.parametrize(
     "changes, told",
     [
-        ({"transfer": ["plan"]}, 'studies.tiny.attacks.transfer names "plan", no model here; did you mean plain?'),
+        (
+            {"transfer": ["plan"]},
+            'studies.tiny.attacks.transfer names "plan", no model here; did you mean plain? (hard, plain)',
+        ),
         ({"curve": [0.2, 0.1]}, "studies.tiny.attacks.curve is [0.2, 0.1]; give levels that rise, each once"),
         ({"restarts": 0}, "studies.tiny.attacks.restarts is 0; give 1 or more"),
     ],
@@ -430,13 +433,3 @@ def test_an_attacked_study_from_parameters_to_its_page(project):
     assert "(epsilon 0.2, kind pgd, start random, steps 3)" in page
     (claim,) = files.read_json(folder / "claims.json")
     assert claim["estimate"] == pytest.approx(robust / 100 - 0.05)
-
-
-def test_a_study_that_is_not_attacked_has_none_of_it(project):
-    for stage in (train, evaluate, report):
-        stage.main("tiny")
-    folder = paths.report("tiny")
-    assert "Under attack" not in (folder / "index.md").read_text()
-    metrics = files.read_json(folder / "metrics.json")["models"]["net"]["metrics"]
-    assert not any("under_" in metric for metric in metrics)
-    assert not list((folder / "figures").glob("attack-*.png"))

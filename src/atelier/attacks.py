@@ -155,18 +155,19 @@ def universal(
     y: Tensor,
     epsilon: float,
     *,
-    epochs: int,
+    steps: int,
     batch: int,
     rng: np.random.Generator,
 ) -> Tensor:
     """One perturbation for all items, (*shape): ascent along the sign of the summed gradient of mini-batches.
 
-    As Shafahi et al. 2020 ("Universal adversarial training", section 3) have it, with their clipped loss.
+    As Shafahi et al. 2020 ("Universal adversarial training", section 3) have it, with their clipped loss. Ten steps
+    reach epsilon at the earliest.
     """
     delta = torch.zeros_like(x[:1][0])
-    for _ in range(epochs):
-        for rows in torch.from_numpy(rng.permutation(len(y))).split(batch):
-            delta = climbed(classify, x[rows], y[rows], delta, epsilon, step_size("universal", epsilon))
+    for _ in range(steps):
+        rows = torch.from_numpy(rng.choice(len(y), min(batch, len(y)), replace=False))
+        delta = climbed(classify, x[rows], y[rows], delta, epsilon, step_size("universal", epsilon))
     return delta
 
 
@@ -266,13 +267,12 @@ def glance(model: nn.Module, seen: Items, epsilon: float, rows: int) -> dict[str
     """
     model.eval()
     x, y = seen.x[:GLANCE], seen.y[:GLANCE]
-    ways = {"fgsm": (1, epsilon), "pgd": (GLANCE_STEPS, None)}
+    ways: dict[str, Try] = {
+        "fgsm": lambda x, y, _: fgsm(model.classify, x, y, epsilon),
+        "pgd": lambda x, y, _: pgd(model.classify, x, y, epsilon, steps=GLANCE_STEPS, stop=True),
+    }
     found = {}
-    for name, (steps, step) in ways.items():
-
-        def attempt(x: Tensor, y: Tensor, _: Tensor, steps: int = steps, step: float | None = step) -> Tensor:
-            return pgd(model.classify, x, y, epsilon, steps=steps, step=step, stop=True)
-
-        right = [right for right, _ in hardest(model.classify, x, y, [attempt], rows)][-1]
+    for name, attempt in ways.items():
+        ((right, _),) = hardest(model.classify, x, y, [attempt], rows)
         found[f"{name}_accuracy"] = float(right.double().mean())
     return found

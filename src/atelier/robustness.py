@@ -21,7 +21,7 @@ from atelier.fit import first_of_each_class, rows_at_once
 from atelier.params import Attacks, TrainNoise
 
 FITTED = 5_000  # training items that a perturbation of all is fitted on
-UNIVERSAL = {"epochs": 5, "batch": 250}
+UNIVERSAL = {"steps": 100, "batch": 250}
 QUERIES = 300  # of the random search
 FAR = 0.5  # within which every image can be made grey, so that nothing is left to go by
 LADDER = (1, 2, 5, 10, 20)  # steps of PGD, below those of the study
@@ -87,21 +87,18 @@ def judge(
         rng = np.random.default_rng([seed, attacks.STARTS])
         return attacks.shared(target.x, attacks.universal(model.classify, *fitted, epsilon, **UNIVERSAL, rng=rng))
 
-    left, by_pgd = every.pgd(how.epsilon, how.steps, how.restarts, seed)
-    hard = {
-        "gaussian": noisy(every, how.epsilon),
-        "fgsm": every.fgsm(how.epsilon)[1],
-        "universal": universal(every, how.epsilon),
-        "pgd": by_pgd,
-    }
+    by_fgsm, by_pgd = every.fgsm(how.epsilon), every.pgd(how.epsilon, how.steps, how.restarts, seed)
+    hard = {"gaussian": noisy(every, how.epsilon), "universal": universal(every, how.epsilon)}
     figures = {f"test.under_{name}": every.accuracy(x) for name, x in hard.items()}
+    figures |= {"test.under_fgsm": _left(by_fgsm), "test.under_pgd": _left(by_pgd)}
+    hard |= {"fgsm": by_fgsm[1], "pgd": by_pgd[1]}
     curves = {
         "gaussian": [few.accuracy(noisy(few, epsilon)) for epsilon in how.curve],
-        "fgsm": [few.accuracy(few.fgsm(epsilon)[1]) for epsilon in how.curve],
+        "fgsm": [_left(few.fgsm(epsilon)) for epsilon in how.curve],
         "universal": [few.accuracy(universal(few, epsilon)) for epsilon in how.curve],
-        "pgd": [few.accuracy(few.pgd(epsilon, how.steps, 1, seed)[1]) for epsilon in how.curve],
+        "pgd": [_left(few.pgd(epsilon, how.steps, 1, seed)) for epsilon in how.curve],
     }
-    checks, series = _checks(few, left[-1][: how.items], seed, how, others)
+    checks, series = _checks(few, by_pgd[0][-1][: how.items], seed, how, others)
     clean = few.accuracy(few.x)
     series |= {"epsilons": [0.0, *how.curve], "curves": {name: [clean, *line] for name, line in curves.items()}}
     series |= {"epsilon": how.epsilon, "items": how.items}
@@ -114,7 +111,7 @@ def _checks(
     """`right`: which of the items the full attack leaves."""
     classify, epsilon = few.model.classify, how.epsilon
     ladder = sorted({*(steps for steps in LADDER if steps < how.steps), how.steps, MORE * how.steps})
-    by_steps = [few.accuracy(few.pgd(epsilon, steps, 1, seed)[1]) for steps in ladder]
+    by_steps = [_left(few.pgd(epsilon, steps, 1, seed)) for steps in ladder]
     by_restarts = [_share(left) for left in few.pgd(epsilon, how.steps, MORE * how.restarts, seed)[0]]
     rng = np.random.default_rng([seed, attacks.STARTS + 1])
     (by_squares,), _ = few.under([lambda x, y, _: attacks.squares(classify, x, y, epsilon, queries=QUERIES, rng=rng)])
@@ -125,7 +122,7 @@ def _checks(
         "steps_left": by_steps[-2] - by_steps[-1],
         "restarts_left": by_restarts[how.restarts - 1] - by_restarts[-1],
         "squares_gain": _share(right & ~by_squares),
-        "far": few.accuracy(few.pgd(FAR, how.steps, 1, seed)[1]),
+        "far": _left(few.pgd(FAR, how.steps, 1, seed)),
         "zero_gradient": _share((uphill == 0).flatten(1).all(1)),
     }
     if others:
@@ -143,6 +140,11 @@ def _transferred(other: nn.Module, seed: int, how: Attacks) -> attacks.Try:
         return attacks.pgd(other.classify, x, y, how.epsilon, steps=how.steps, start=start)
 
     return attempt
+
+
+def _left(found: tuple[list[Tensor], Tensor]) -> float:
+    """Accuracy after the last try."""
+    return _share(found[0][-1])
 
 
 def _share(which: Tensor) -> float:

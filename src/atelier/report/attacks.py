@@ -117,13 +117,14 @@ def _mean(results: Results, model: str, metric: str) -> float:
 
 
 def _draw_curves(series: dict[str, list[dict[str, Any]]]) -> "Figure":
-    ways = list(next(iter(series.values()))[0]["curves"])
+    first = next(iter(series.values()))[0]
+    ways = [way for way in COLUMNS if way in first["curves"]]
     figure, panels = grid(len(ways), 2, 4.4, 3.2, sharey=True)
     for axes, way in zip(panels, ways, strict=True):
         for (model, runs), colour in zip(series.items(), cycle(COLOURS)):
             lines = [[100 * value for value in run["curves"][way]] for run in runs]
             _line(axes, runs[0]["epsilons"], lines, color=colour, label=model)
-        axes.axvline(next(iter(series.values()))[0]["epsilon"], color="0.6", linestyle=STYLES[2])
+        axes.axvline(first["epsilon"], color="0.6", linestyle=STYLES[2])
         axes.set(title=way, xlabel="epsilon", ylabel="accuracy (%)")
     panels[0].legend(fontsize=7)
     return figure
@@ -131,12 +132,14 @@ def _draw_curves(series: dict[str, list[dict[str, Any]]]) -> "Figure":
 
 def _draw_strength(series: dict[str, list[dict[str, Any]]]) -> "Figure":
     figure, (steps, starts) = grid(2, 2, 4.4, 3.2, sharey=True)
+    ladder = next(iter(series.values()))[0]["steps"][0]
     for (model, runs), colour in zip(series.items(), cycle(COLOURS)):
-        ladder = runs[0]["steps"][0]
         _line(steps, ladder, [[100 * v for v in run["steps"][1]] for run in runs], color=colour, label=model)
         tried = range(1, len(runs[0]["restarts"]) + 1)
         _line(starts, tried, [[100 * v for v in run["restarts"]] for run in runs], color=colour, label=model)
     steps.set(xscale="log", xlabel="steps", ylabel="accuracy (%)")
+    steps.set_xticks(ladder, [str(tried) for tried in ladder])
+    steps.minorticks_off()
     starts.set(xlabel="random starts")
     starts.legend(fontsize=7)
     return figure
