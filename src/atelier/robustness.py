@@ -74,7 +74,8 @@ def judge(
     """
     model.eval()
     test, train = items(store, "test", None, hold_out), items(store, "train", None, hold_out)
-    attacks.check(model, test.x[:])
+    for net in (model, *others):
+        attacks.check(net, test.x[:])
     if how.items > len(test):
         raise AtelierError(f"attacks: items is {how.items}, but there are {len(test)} test items; give less")
     every, few = Target(model, test.x[:], test.y), Target(model, test.x[: how.items], test.y[: how.items])
