@@ -3,9 +3,11 @@
 Everything random in epoch e follows from (seed, e), so training can stop after any epoch and go on as if it never had.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from atelier.errors import AtelierError
 from atelier.optim import schedule_factor
 from atelier.params import Recipe
 
-AUGMENT = 1  # sets the generator of augmentation apart from that of the order, which has no third number
+AUGMENT, ATTACK = 1, 2  # set these generators apart from that of the order, which has no third number
 ROWS = 2000  # rows evaluated at once unless the family says `rows`: fixed, because sums depend on it
 
 
@@ -74,6 +76,8 @@ def fit(
             raise AtelierError(str(error)) from None
     if recipe.label_smoothing and not learns_labels(model):
         raise AtelierError("label_smoothing needs a family that learns labels: this one does not; drop label_smoothing")
+    if recipe.attack:
+        _attacks().check(model, train.x[:ROWS])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -115,10 +119,14 @@ def _epoch(
     size = len(train) if recipe.batch == "full" else min(recipe.batch, len(train))
     steps = math.ceil(len(train) / size)
     rng = np.random.default_rng([seed, epoch, AUGMENT])
+    harden = _attacks().Hardener(recipe.attack, np.random.default_rng([seed, epoch, ATTACK])) if recipe.attack else None
 
     def load(rows: Rows) -> tuple[Tensor, Tensor]:
         inputs = augment(x[rows], rng, **recipe.augment.model_dump()) if recipe.augment else x[rows]
         wanted = target[rows]
+        if harden:
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                inputs = harden(model, inputs, wanted)
         return inputs, smoothed(wanted, recipe.label_smoothing, classes) if recipe.label_smoothing else wanted
 
     losses = []
@@ -131,6 +139,11 @@ def _epoch(
         if recipe.weight_average:
             state.average = include(state.average, model, recipe.weight_average, epoch * steps + step + 1)
     return _means(losses, size, len(train), epoch)
+
+
+def _attacks() -> ModuleType:
+    """By name, so that only jobs that train on hard inputs depend on that code (see code.py)."""
+    return importlib.import_module("atelier.attacks")
 
 
 def _batches(n: int, size: int, seed: int, epoch: int) -> Iterable[Rows]:
@@ -267,6 +280,9 @@ def _evaluate(model: nn.Module, recipe: Recipe, state: State, train: Items, held
     record |= {f"train.{name}": value for name, value in measure(model, train).items()}
     record |= {f"{split}.{name}": value for name, value in measure(model, items).items()}
     record |= {f"running.{name}": value for name, value in state.running.items()}
+    if recipe.attack:
+        found = _attacks().glance(model, items, recipe.attack.epsilon, rows_at_once(model))
+        record |= {f"{split}.{name}": value for name, value in found.items()}
     state.curve.append(record)
     if recipe.patience and split == "validation":
         loss = record.get("validation.loss")

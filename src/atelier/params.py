@@ -71,6 +71,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Radius = Annotated[float, Field(gt=0, le=1), AfterValidator(_short)]
 Text = Annotated[str, AfterValidator(_line)]
 Name = Annotated[str, strict.like(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", "40 small letters, digits or hyphens at most")]
 ModelName = Annotated[
@@ -160,6 +161,43 @@ class Augment(Strict):
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class Attack(Strict):
+    """Every batch is moved so that the net errs, by at most epsilon in every pixel of [0, 1]; see attacks.py.
+
+    steps: of pgd, the others go one step a batch. step: how far one goes; None: the rule of the kind (step_size).
+    start: where it begins: at a random point of the ball, or at the item itself.
+    """
+
+    kind: Literal["fgsm", "pgd", "universal"]
+    epsilon: Radius
+    steps: Count | None = None
+    step: Positive | None = None
+    start: Literal["item", "random"] = "random"
+
+    @model_validator(mode="after")
+    def _steps_are_of_pgd(self) -> "Attack":
+        if self.kind == "pgd" and self.steps is None:
+            raise ValueError(".steps is missing; give how many steps pgd takes, as in steps: 7")
+        if self.kind != "pgd" and self.steps is not None:
+            raise ValueError(f".steps is {self.steps}; {self.kind} takes one step a batch: drop it, or give kind: pgd")
+        return self
+
+
+class Attacks(Strict):
+    """How the classifiers of a study are attacked once they are trained; see robustness.py.
+
+    Within epsilon of every test item, by PGD of so many steps and restarts and by weaker means. curve: the epsilons of
+    curves. items: the test items, the first, of curves and checks. transfer: models whose hard items the others get.
+    """
+
+    epsilon: Radius
+    steps: Count
+    restarts: Count
+    items: Count
+    curve: Annotated[tuple[Radius, ...], Field(min_length=1), AfterValidator(_rising)]
+    transfer: Several[str]
+
+
 class Recipe(Strict):
     """How a model is trained.
 
@@ -189,6 +227,7 @@ class Recipe(Strict):
     augment: Augment | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_average: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    attack: Attack | None = None
     precision: Literal["bf16", "fp32"] = "fp32"
     snapshots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(strict.once)] = ()
     pretrain: Table[str, Any] | None = None
@@ -351,11 +390,12 @@ class Experiment(Strict):
 
 
 class Study(Experiment):
-    """An experiment whose models are trained, and pruned if it says so."""
+    """An experiment whose models are trained, and pruned or attacked if it says so."""
 
     train: Recipe
     models: FilledTable[ModelName, ModelEntry]
     prune: Prune | None
+    attacks: Attacks | None = None
 
     def recipe(self, model: str) -> Recipe:
         """The study's recipe with the model's own changes."""
@@ -385,7 +425,7 @@ class Study(Experiment):
         return found
 
     def _naming(self) -> list[tuple[str, Iterable[str]]]:
-        return [(".prune.models", self.pruned)]
+        return [(".prune.models", self.pruned), (".attacks.transfer", self.attacks.transfer if self.attacks else ())]
 
     @model_validator(mode="after")
     def _trials_hold_out(self) -> "Study":

@@ -11,6 +11,9 @@ _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "
 _PERCENT |= {"coverage", "least_class", "neighbour", "touching", "used"}
 _PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
 _PERCENT |= {"edges", "edges_before", "edges_gain", "bars", "blobs", "excess", "gap"}
+ATTACKS = tuple(f"under_{way}" for way in ("gaussian", "fgsm", "universal", "pgd", "squares", "transfer"))
+CHECKS = ("steps_rise", "steps_left", "restarts_left", "squares_gain", "transfer_gain", "far", "zero_gradient")
+_PERCENT |= {*ATTACKS, *CHECKS, "fgsm_accuracy", "pgd_accuracy"}
 _NATS = {"nll", "nll_grey", "nll_reverse", "nll_change", "penalised", "pseudo_nll", "nelbo", "kl", "distortion"}
 _NATS |= {"free_energy", "reconstruction", "reconstruction_change", "drift", "log_z", "ais_gap", "miss"}
 _NATS |= {"forward_few", "reverse_few", "value", "divergence", "unevenness"}
@@ -19,7 +22,7 @@ _TWO |= {"degrees", "mean_degrees", "degrees_halves"}
 _DECIMALS = dict.fromkeys(_PERCENT | _TWO | {"active", "atoms"}, 2) | {"mse": 5, "classes": 1}
 _UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
-_SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
+_SHOWN_ELSEWHERE = {*_MEASURES, *ATTACKS, *CHECKS, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
 _SPLITS = ("train", "validation", "test", "gap")
 
 Summary = dict[str, Any] | None
@@ -303,7 +306,9 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(_plain(v) for v in value.values()) if "kind" in value else f"({_listed(value)})"  # kind: noise
+        if "level" in value:  # noise
+            return " ".join(_plain(v) for v in value.values())
+        return f"({_listed(value)})"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(v) for v in value) + "]"
     if isinstance(value, bool):
