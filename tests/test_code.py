@@ -72,6 +72,7 @@ def of(**families: str) -> params.Params:
         ("data/subset", {"dense.train", "dense.evaluate", "maps.train", "maps.evaluate"}),
         ("evaluation", {"dense.evaluate", "maps.evaluate"}),
         ("metrics", {"dense.evaluate", "maps.evaluate"}),
+        ("attacks", {"dense.evaluate", "maps.evaluate"}),
         ("stages/train", {"dense.train", "maps.train"}),
         ("families/recurrent", set()),
         ("prune/score", set()),

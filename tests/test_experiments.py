@@ -49,6 +49,13 @@ SETTINGS = {
     ],
     "gradient-norms": [{"hidden": (5,), "epochs": 2}, {"hidden": (5, 4), "epochs": 2, "init": "normal"}],
     "kl-divergence": [{"posterior": name, "units": 2, "draws": 500} for name in ("gaussian", "student", "uniform")],
+    "learned-features": [
+        {"net": "logistic", "features": "orientations", "epochs": 2},
+        {"net": "dense", "features": "sobel", "permuted": True, "epochs": 2},
+        {"net": "cnn", "epochs": 2},
+        {"net": "cnn", "permuted": True, "epochs": 2},
+    ],
+    "linear-autoencoder": [{"width": 3, "epochs": 2, "lr": 0.5}, {"width": 3, "batch": "full", "epochs": 2, "lr": 0.5}],
     "memory-over-time": [
         {"cell": "gru", "lag": 2, "hidden": 3},
         {"cell": "rnn", "lag": 3, "hidden": 4},

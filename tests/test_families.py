@@ -14,6 +14,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from atelier import families
+from atelier.averaging import averaged, include
+from atelier.fit import learns_labels, smoothed
 from atelier.layers import ACTIVATIONS
 from atelier.optim import Optimizer
 from atelier.prune.remove import mask, remove
@@ -34,11 +36,16 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"plan": ("conv 5 3", "pool 2", "conv 4 3 valid", "dense 6")},
         {"plan": ("avgpool 2", "conv 4 1x3", "dropout 0.2", "dense 7", "dense 5"), "activation": "sigmoid"},
         {"plan": ("pool 2", "conv 3 3", "pool 2x1"), "activation": "elu", "init": "torch"},
+        {"plan": ("conv 5 3 pad 1 stride 2", "conv 4 3", "pool 3 stride 1", "dense 6"), "batch_norm": True},
+        {"plan": ("conv 4 3", "pool 2", "dense 5"), "batch_norm": True, "activation": "prelu"},
     ],
     "resnet": [
         {"maps": (3,), "blocks": 1, "activation": "softplus"},
         {"maps": (3, 5), "blocks": 2, "residual": False, "activation": "tanh"},
         {"maps": (2, 4), "blocks": 1, "inner": (3, 2), "activation": "softplus"},
+        {"maps": (3, 5), "blocks": (1, 2), "batch_norm": True, "activation": "softplus"},
+        {"maps": (3, 4), "blocks": 1, "bottleneck": True, "inner": (3, 2, 4, 5), "shrink": 2, "activation": "softplus"},
+        {"maps": (3, 4), "blocks": (2, 1), "bottleneck": True, "projection": True, "batch_norm": True, "shrink": 4},
     ],
     "ensemble": [{"members": 2, "hidden": (6,)}, {"members": 3, "hidden": (), "activation": "prelu"}],
     "recurrent": [
@@ -193,11 +200,47 @@ def a_few_steps_lower_its_loss_on_one_batch(name: str, settings: dict) -> None:
     assert loss() < before
 
 
+def probabilities_of_classes_stand_for_labels(name: str, settings: dict) -> None:
+    """Its loss is linear in them: smoothed by e, it is 1 - e times that of the labels and e times the mean over all."""
+    model = build(name, settings).double().eval()
+    if not learns_labels(model):
+        return
+    x, y = batch(model)
+
+    def loss(target: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        return next(model.losses(x.double(), target))["loss"]
+
+    every = [loss(torch.full_like(y, label)) for label in range(CLASSES)]
+    soft = smoothed(y, 0.3, CLASSES).double()
+    torch.testing.assert_close(loss(soft), 0.7 * loss(y) + 0.3 * sum(every) / CLASSES, rtol=1e-6, atol=1e-6)
+
+
 def its_state_makes_an_equal_net(name: str, settings: dict) -> None:
     model, other = build(name, settings, seed=1), build(name, settings, seed=2)
     x, _ = batch(model)
     other.load_state_dict(model.state_dict())
     assert_close(outputs(model, x), outputs(other, x), atol=0)
+
+
+def the_mean_of_its_weights_answers_and_its_own_come_back(name: str, settings: dict) -> None:
+    model = build(name, settings).train()
+    x, y = batch(model)
+    optimizers, mean = model.optimizers(), None
+    for step in (1, 2, 3):
+        for optimizer, out in zip(optimizers, model.losses(x, y), strict=True):
+            optimizer.zero_grad()
+            out["loss"].backward()
+            optimizer.step()
+        if hasattr(model, "after_step"):
+            model.after_step()
+        mean = include(mean, model, 0.5, step)
+    own = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with averaged(model, mean):
+        assert all(torch.equal(tensor, mean[key]) for key, tensor in model.state_dict().items())
+        assert all(answer.isfinite().all() for answer in outputs(model, x))
+    assert all(torch.equal(tensor, own[key]) for key, tensor in model.state_dict().items())
+    assert any(not torch.equal(own[key], mean[key]) for key in own)
 
 
 def the_order_of_items_does_not_matter(name: str, settings: dict) -> None:
@@ -274,7 +317,9 @@ LAWS = [
     its_losses_are_a_generator_with_one_dict_per_optimizer,
     its_optimizers_step_every_parameter,
     a_few_steps_lower_its_loss_on_one_batch,
+    probabilities_of_classes_stand_for_labels,
     its_state_makes_an_equal_net,
+    the_mean_of_its_weights_answers_and_its_own_come_back,
     the_order_of_items_does_not_matter,
     equal_seeds_build_equal_nets,
     its_gradients_are_those_of_its_losses,
@@ -284,11 +329,15 @@ CASES = [(name, settings) for name in families.names() for settings in SETTINGS.
 
 
 def _shaken(model: nn.Module) -> nn.Module:
-    """Biases start at 0; here they must not, or a lost one would not show."""
+    """Biases start at 0, and so do running means; here they must not, or a lost one would not show."""
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 1:
                 p.normal_(std=0.3)
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(std=0.3)
+                layer.running_var.uniform_(0.5, 2.0)
     return model
 
 
@@ -422,14 +471,21 @@ def test_a_recurrent_net_reads_rows_and_steps_in_order():
         assert_close(outputs(window, x), [window.head(state)])
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"prelu"}))
-def test_pooling_before_a_rising_activation_gives_the_same_net(activation):
-    model = _shaken(build("cnn", {"plan": ("conv 5 3", "pool 2"), "activation": activation}))
-    conv, rise = model.steps[0], ACTIVATIONS[activation]()
+def test_pooling_before_a_rising_activation_gives_the_same_net(activation, batch_norm):
+    """Batch norm may fall, so it comes before both: here some of its factors are negative."""
+    plan = ("conv 5 3", "pool 3 stride 2")
+    model = _shaken(build("cnn", {"plan": plan, "activation": activation, "batch_norm": batch_norm}))
+    rise = ACTIVATIONS[activation]()
     x, _ = batch(model)
     with torch.no_grad():
-        after = F.max_pool2d(rise(conv(x)), 2)
-        assert_close(outputs(model, x), [model.head(after.flatten(1))])
+        maps = model.steps[0](x)
+        if batch_norm:
+            norm = model.steps[1]
+            assert norm.weight.min() < 0
+            maps = F.batch_norm(maps, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        assert_close(outputs(model, x), [model.head(F.max_pool2d(rise(maps), 3, 2).flatten(1))])
 
 
 LENET = ("conv 6 5 same", "pool 2", "conv 16 5 valid", "pool 2", "dense 120", "dense 84")
@@ -468,6 +524,11 @@ def test_a_padded_autoencoder_crops_what_it_padded():
         (("conv 8",), "'conv 8'"),
         (("dropout 1.5",), "'dropout 1.5'"),
         (("dense -3",), "'dense -3'"),
+        (("conv 8 3 stride 2",), "say valid or pad N before stride"),
+        (("conv 8 3 same stride 2",), "'conv 8 3 same stride 2'"),
+        (("conv 8 3 stride 2 pad 1",), "'conv 8 3 stride 2 pad 1'"),
+        (("pool 2 stride 0",), "'pool 2 stride 0'"),
+        (("conv 8 12 pad 1",), "kernel_size=(12, 12)"),
         (("dense 10", "conv 8 3"), "dense 10"),
         (("conv 4 9 valid",), "kernel_size=(9, 9)"),
         (("pool 4", "pool 4"), "kernel_size=[4, 4]"),
@@ -550,7 +611,16 @@ def test_an_ensemble_answers_with_the_mean_of_its_members_probabilities():
     torch.testing.assert_close(model.classify(x).exp().sum(1), torch.ones(ITEMS))
 
 
-@pytest.mark.parametrize("settings, fault", [({"maps": (4, 4)}, "wider"), ({"maps": (2,), "inner": (3,)}, "2 blocks")])
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ({"maps": (4, 4)}, "wider"),
+        ({"maps": (2,), "inner": (3,)}, "2 blocks; give one for each"),
+        ({"maps": (2,), "inner": (3, 3), "bottleneck": True}, "2 blocks; give two for each"),
+        ({"blocks": (1, 2, 3)}, "blocks is .* for 2 stages"),
+        ({"projection": True, "residual": False}, "drop one of them"),
+    ],
+)
 def test_a_resnet_that_cannot_be_is_refused(settings, fault):
     with pytest.raises(ValueError, match=fault):
         families.load("resnet")(SHAPE, CLASSES, **settings)

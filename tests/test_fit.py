@@ -290,6 +290,51 @@ def test_augmentation_is_refused_where_it_makes_no_sense():
         train(make_model("autoencoder", widths=(4,)), recipe(augment={"flip": True}))
 
 
+# ---- smoothed labels
+
+
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 0.99), classes=st.integers(2, 9))
+@settings(max_examples=25, deadline=None)
+def test_smoothed_labels_are_probabilities_that_give_the_library_s_smoothed_loss(seed, share, classes):
+    rng = np.random.default_rng(seed)
+    y = torch.from_numpy(rng.integers(0, classes, 20))
+    soft = fit.smoothed(y, share, classes)
+    torch.testing.assert_close(soft.sum(1), torch.ones(20))
+    expected = np.where(np.arange(classes) == y.numpy()[:, None], 1 - share + share / classes, share / classes)
+    np.testing.assert_allclose(soft, expected, rtol=0, atol=1e-6)
+    logits = torch.from_numpy(rng.normal(scale=3, size=(20, classes))).float()
+    torch.testing.assert_close(F.cross_entropy(logits, soft), F.cross_entropy(logits, y, label_smoothing=share))
+
+
+def test_training_smooths_the_labels_and_evaluation_does_not():
+    seen, held = make_items(), make_items(20, seed=1)
+    model = make_model("mlp", Optimizer("sgd", 0.3), hidden=(8,), l2=0.1)
+    plain = copy.deepcopy(model)
+    state = train(model, recipe(epochs=2, label_smoothing=0.2), seed=3, seen=seen)
+
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.3)
+    running = 0.0
+    for epoch in range(2):
+        for rows in torch.from_numpy(np.random.default_rng([3, epoch]).permutation(N)).split(16):
+            loss = F.cross_entropy(plain.classify(seen.x[rows]), seen.y[rows], label_smoothing=0.2)
+            loss = loss + 0.05 * sum(layer.weight.square().sum() for layer in (plain.layers[0], plain.head))
+            running += epoch * loss.item() * len(rows) / N
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert_same(weights(model), weights(plain), rtol=0, atol=2e-7)
+    with torch.no_grad():
+        expected = float(F.cross_entropy(plain.eval().classify(held.x), held.y))
+    assert state.curve[-1]["test.loss"] == pytest.approx(expected, abs=1e-6)
+    assert state.curve[-1]["running.loss"] == pytest.approx(running, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", [Recorder(), make_model("autoencoder", widths=(4,)), make_model("rbm", hidden=4)])
+def test_label_smoothing_is_refused_where_no_labels_are_learned(model):
+    with pytest.raises(AtelierError, match="^label_smoothing needs a family that learns labels.*drop label_smoothing$"):
+        train(model, recipe(label_smoothing=0.1))
+
+
 class Seen(nn.Module):
     """Notes the type in which a layer of another module gives its output."""
 
@@ -386,6 +431,56 @@ def test_without_patience_the_last_weights_stay():
 def test_patience_needs_a_validation_loss():
     with pytest.raises(AtelierError, match="patience needs a family with a validation loss"):
         train(Recorder(), recipe(hold_out=True, patience=2), split="validation")
+
+
+# ---- mean weights; at a share of 1/2 all steps count alike
+
+
+def test_the_mean_weights_are_judged_and_stay_while_training_goes_on_from_its_own():
+    """Drifting's w is t after t steps, so the mean is (t + 1) / 2: the best of them, 3, is at epoch 5, not at 3."""
+    items, own = Items(torch.rand(8, 2), torch.rand(8, 2), torch.zeros(8, dtype=torch.int64)), []
+    how = recipe(epochs=9, batch="full", hold_out=True, weight_average=0.5)
+    model = Drifting()
+    note = lambda state: own.append((float(state.model["w"]), state.average and float(state.average["w"])))  # noqa: E731
+    state = fit.fit(model, how, 0, items, ("validation", items), after_epoch=note)
+    assert own == [(0, None)] + [(t, (t + 1) / 2) for t in range(1, 10)]
+    assert model.w.item() == 5.0
+    expected = [math.log(1 + math.exp(abs((t + 1) / 2 - 3))) for t in range(1, 10)]
+    assert [record["validation.loss"] for record in state.curve] == pytest.approx(expected, rel=1e-6)
+    model, patient = Drifting(), how.changed({"patience": 2})
+    state = fit.fit(model, patient, 0, items, ("validation", items))
+    assert (state.epoch, state.best["epoch"], model.w.item()) == (7, 5, 3.0)
+
+
+def test_the_mean_counts_the_steps_of_all_epochs():
+    items, model = Items(torch.rand(8, 2), torch.rand(8, 2), torch.zeros(8, dtype=torch.int64)), Drifting()
+    fit.fit(model, recipe(epochs=3, batch=3, weight_average=0.25), 0, items, ("test", items))  # three steps an epoch
+    expected = sum(math.comb(t + 1, 2) * t for t in range(1, 10)) / math.comb(11, 3)
+    assert model.w.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_mean_is_taken_once_all_optimizers_and_after_step_are_done():
+    class Bounded(Pair):
+        def after_step(self):
+            super().after_step()
+            with torch.no_grad():
+                self.maker.clamp_(1.5, 2.0)
+            seen.append((self.critic.item(), self.maker.item()))
+
+    seen, model = [], Bounded()
+    train(model, recipe(epochs=4, batch=20, weight_average=0.5))
+    assert model.steps == len(seen) == 12
+    np.testing.assert_allclose((model.critic.item(), model.maker.item()), np.mean(seen, axis=0), rtol=1e-6)
+    assert 1.5 <= model.maker.item() <= 2.0
+
+
+def test_snapshots_show_what_the_mean_weights_rebuild():
+    held, how = make_items(20, seed=1), recipe(epochs=3, snapshots=(0, 3), weight_average=0.5)
+    model = make_model("autoencoder", widths=(6, 3))
+    state = train(model, how)
+    with torch.no_grad():
+        rebuilt = model.eval().reconstruct(held.x[fit.first_of_each_class(held.y)])
+    assert torch.equal(state.snapshots[3], rebuilt) and not torch.equal(state.snapshots[0], rebuilt)
 
 
 def test_a_family_is_told_how_much_of_training_is_done_before_every_step():
@@ -497,8 +592,15 @@ CASES = {
     "momentum": ("mlp", {"hidden": (8,), "dropout": (0.3,)}, {"optimizer": "momentum", "schedule": "cosine"}),
     "rmsprop": ("recurrent", {"hidden": (5,), "dropout": (0.2,)}, {"optimizer": "rmsprop", "clip": 1, "noise": FRESH}),
     "adam": ("cnn", {"plan": ("conv 4 3", "pool 2", "dropout 0.2", "dense 6")}, {"optimizer": "adam", "noise": FRESH}),
+    "batch-norm": ("cnn", {"plan": ("conv 4 3", "pool 2"), "batch_norm": True}, {"precision": "bf16"}),
     "adamw": ("autoencoder", {"widths": (6, 3)}, {"optimizer": "adamw", "snapshots": (0, 1, 4), "noise": FRESH}),
     "patience": ("mlp", {"hidden": (8,)}, {"lr": 0.3, "epochs": 20, "hold_out": True, "patience": 2}),
+    "mean": ("channel-statistics", {}, {"weight_average": 0.2, "label_smoothing": 0.1}),  # it has a batch norm
+    "best-mean": (
+        "mlp",
+        {"hidden": (8,)},
+        {"lr": 0.3, "epochs": 20, "hold_out": True, "patience": 2, "weight_average": 0.3},
+    ),
     "full": ("mlp", {"hidden": (8,)}, {"batch": "full", "chunk": 20, "schedule": "one-cycle", "evaluate_every": 2}),
 }
 

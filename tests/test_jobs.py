@@ -439,6 +439,20 @@ def test_a_stopped_job_goes_on_after_its_checkpoint(job, trained, monkeypatch, c
     assert "damaged" not in capsys.readouterr().out
 
 
+def test_a_stopped_job_goes_on_with_the_mean_of_its_weights(project):
+    write_params(project, weight_average=0.2, label_smoothing=0.1)
+    job = only_job()
+    jobs.train(job)
+    whole = result(job)
+    for file in job.folder.iterdir():
+        file.unlink()
+    stopped_after(job, 3)
+    stored = torch.load(job.folder / "checkpoint.pt", weights_only=True)["state"]
+    assert not torch.equal(stored["average"]["head.weight"], stored["model"]["head.weight"])
+    jobs.train(job)
+    assert result(job) == whole
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "bomb"])
 def test_a_damaged_checkpoint_means_starting_over(job, trained, damage, monkeypatch, capsys):
     stopped_after(job, 2)

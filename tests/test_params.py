@@ -164,6 +164,9 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("S.train.lr", math.inf, "{} is Infinity; give a finite number"),
     ("S.train.lr", -0.1, "{} is -0.1; give more than 0"),
     ("S.train.momentum", 1, "{} is 1; give less than 1"),
+    ("S.train.label_smoothing", 1, "{} is 1; give less than 1"),
+    ("S.train.weight_average", 0, "{} is 0; give more than 0"),
+    ("S.train.weight_average", 0.999, "{} is 0.999; give 0.5 or less"),
     ("S.train.hold_out", 1, "{} is 1; give true or false"),
     ("S.train.hold_out", "yes", '{} is "yes"; give true or false'),
     ("S.train.epochs", 0, "{} is 0; give 1 or more"),
@@ -214,6 +217,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("C.0.compare.metric", "accuracy", '{} is "accuracy"; give a metric, as in test.accuracy'),
     ("S.published.dense", {"f1": 1}, '{} has the key "f1"; give a metric'),
     # keys that do not go together
+    ("S.train.label_smoothing", 0.1, "M.denoiser: family autoencoder does not learn labels; label_smoothing is for"),
     ("S.train.hold_out", False, "S.train.patience is 5; it needs hold_out: true"),
     ("M.long.train.hold_out", False, "M.long.train.patience is 5; it needs hold_out: true"),
     ("S.prune.train.hold_out", False, "S.prune.train.patience is 5; it needs hold_out: true"),
@@ -343,6 +347,7 @@ def test_a_first_training_is_checked_as_a_recipe_is(project):
     write_params(project, {"net": {"family": "dbn", "train": {"pretrain": {"epochs": 7}}}})
     recipe = load().study("tiny").recipe("net")
     assert (recipe.pretraining.epochs, recipe.pretraining.lr, recipe.pretraining.pretrain) == (7, recipe.lr, None)
+    assert recipe.changed({"label_smoothing": 0.1}).pretraining.label_smoothing == 0  # it has no labels
     assert "family softmax has no first training; pretrain is for dbn" in refused("softmax")
     assert "pretrain.epochs is 0" in refused("dbn", epochs=0)
     assert "models.net.train.pretrain.noise is masking-0.5, which is not stored" in refused(

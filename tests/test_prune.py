@@ -157,6 +157,16 @@ def test_a_net_in_double_precision_stays_in_it():
             {"plan": ("conv 5 3", "pool 2", "conv 6 3", "pool 2", "dense 7")},
             {"plan.0": "steps.0", "plan.2": "steps.3", "plan.4": "steps.7"},
         ),
+        (
+            "cnn",
+            {"plan": ("conv 5 3", "pool 2", "conv 6 3", "dense 7"), "batch_norm": True},
+            {"plan.0": "steps.0", "plan.2": "steps.4", "plan.3": "steps.8"},
+        ),
+        (
+            "resnet",
+            {"maps": (5, 6), "blocks": 1, "bottleneck": True, "projection": True, "batch_norm": True},
+            {f"inner.{i}": f"{part}.{i // 2}.0" for i, part in enumerate(("first", "second", "first", "second"))},
+        ),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -196,6 +206,8 @@ def constant(model: nn.Module, layer: nn.Module, unit: int, value: float) -> Non
         ("cnn", {"plan": ("conv 5 3", "pool 2", "dense 4")}, "steps.0", "plan.0"),
         ("cnn", {"plan": ("conv 5 3", "pool 2", "conv 4 3 valid")}, "steps.0", "plan.0"),
         ("cnn", {"plan": ("conv 5 3", "dense 4")}, "steps.3", "plan.1"),
+        ("cnn", {"plan": ("conv 5 3", "pool 2", "conv 4 3 valid"), "batch_norm": True}, "steps.1", "plan.0"),
+        ("resnet", {"maps": (5,), "bottleneck": True, "batch_norm": True}, "second.1.1", "inner.3"),
         ("autoencoder", {"widths": (6, 4)}, "encode.1", "widths.1"),
     ],
 )

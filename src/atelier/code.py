@@ -20,6 +20,7 @@ PACKAGE = __name__.partition(".")[0]
 PLUMBING = {"cluster", "code", "errors", "fanout", "files", "jobs", "params", "paths", "timings"}
 COMPUTE = ("fit", "cpu")
 TRAINING = ("checkpoint", "cost", "data.subset")  # what a job calls beside it
+HARD = ("attacks",)  # where a recipe has an attack: fit imports it by name
 
 
 def of_stages(params: Params) -> dict[str, Any]:
@@ -32,21 +33,23 @@ def of_stages(params: Params) -> dict[str, Any]:
     }
 
 
-def _of_study(name: str, params: Params) -> dict[str, str | None]:
+def _of_study(name: str, params: Params) -> dict[str, Any]:
     study = params.studies[name]
     families = sorted({f"families.{_module(model.family)}" for model in study.models.values()})
     judged = sorted({f"assess.{_module(m.family)}" for m in study.models.values() if m.family in assess.names()})
+    hard = HARD if any(recipe.attack for _, recipe in study.recipes()) else ()
     return {
-        "train": digest("stages.train", *TRAINING, *COMPUTE, *families),
+        "train": digest("stages.train", *TRAINING, *COMPUTE, *families, *hard),
         "evaluate": digest("stages.evaluate", "cpu", *families, *judged),
-        "prune": digest("stages.prune", "cpu", *families) if study.prune else None,
+        "prune": digest("stages.prune", "cpu", *families, *hard) if study.prune else None,
+        "attacks": study.attacks and study.attacks.model_dump(mode="json"),  # DVC reads no key that studies may lack
     }
 
 
 @functools.cache
-def of_family(family: str) -> str:
-    """Of all that training this family runs."""
-    return digest(f"families.{_module(family)}", *COMPUTE)
+def of_family(family: str, attacked: bool = False) -> str:
+    """Of all that training this family runs, on hard inputs or not."""
+    return digest(f"families.{_module(family)}", *COMPUTE, *(HARD if attacked else ()))
 
 
 def digest(*modules: str) -> str:

@@ -3,9 +3,11 @@
 Everything random in epoch e follows from (seed, e), so training can stop after any epoch and go on as if it never had.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,13 @@ from torch.nn import functional as F
 
 from atelier import noise
 from atelier.augment import augment
+from atelier.averaging import Weights, averaged, include
 from atelier.data.items import Items, Pixels, Rows
 from atelier.errors import AtelierError
 from atelier.optim import schedule_factor
 from atelier.params import Recipe
 
-AUGMENT = 1  # sets the generator of augmentation apart from that of the order, which has no third number
+AUGMENT, ATTACK = 1, 2  # set these generators apart from that of the order, which has no third number
 ROWS = 2000  # rows evaluated at once unless the family says `rows`: fixed, because sums depend on it
 
 
@@ -39,6 +42,7 @@ class State:
     best: dict[str, Any] | None = None
     running: dict[str, float] = field(default_factory=dict)
     snapshots: dict[int, Tensor] = field(default_factory=dict)
+    average: Weights | None = None
 
 
 def fit(
@@ -51,7 +55,7 @@ def fit(
     state: State | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
 ) -> State:
-    """Train `model` in place and return the last state.
+    """Train `model` in place and return the last state. With `weight_average` the mean weights are judged and stay.
 
     held_out: the split that curves show beside train ("validation" or "test") and its items; early stopping needs
     "validation". after_epoch sees the state of every epoch, the first one before any training (epoch 0).
@@ -61,6 +65,8 @@ def fit(
     optimizers = model.optimizers()
     if recipe.chunk and len(optimizers) > 1:
         raise AtelierError("chunk needs a family with one optimizer: later losses depend on earlier steps; drop chunk")
+    if recipe.chunk and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+        raise AtelierError("chunk would give batch norm the means of pieces and not of the batch; drop one of them")
     if recipe.augment:
         if wants_clean(model):
             raise AtelierError("augment needs a family that learns labels: here the target is the item; drop augment")
@@ -68,6 +74,10 @@ def fit(
             augment(train.x[:1], np.random.default_rng(0), **recipe.augment.model_dump())
         except ValueError as error:
             raise AtelierError(str(error)) from None
+    if recipe.label_smoothing and not learns_labels(model):
+        raise AtelierError("label_smoothing needs a family that learns labels: this one does not; drop label_smoothing")
+    if recipe.attack:
+        _attacks().check(model, train.x[:ROWS])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -80,24 +90,27 @@ def fit(
         for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
             optimizer.load_state_dict(saved)
     while state.epoch < recipe.epochs and not _stopped(recipe, state):
-        state.running = _epoch(model, recipe, optimizers, seed, state.epoch, train)
+        state.running = _epoch(model, recipe, optimizers, seed, state, train)
         state.epoch += 1
-        if state.epoch % recipe.evaluate_every == 0 or state.epoch in (1, recipe.epochs):
-            _evaluate(model, recipe, state, train, held_out)
-        _snapshot(model, recipe, state, held_out[1])
+        with averaged(model, state.average):
+            if state.epoch % recipe.evaluate_every == 0 or state.epoch in (1, recipe.epochs):
+                _evaluate(model, recipe, state, train, held_out)
+            _snapshot(model, recipe, state, held_out[1])
         state.model = model.state_dict()
         state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
         after_epoch(state)
-    if state.best:
-        model.load_state_dict(state.best["model"])
+    if kept := state.best["model"] if state.best else state.average:
+        model.load_state_dict(kept)
     return state
 
 
 def _epoch(
-    model: nn.Module, recipe: Recipe, optimizers: list[torch.optim.Optimizer], seed: int, epoch: int, train: Items
+    model: nn.Module, recipe: Recipe, optimizers: list[torch.optim.Optimizer], seed: int, state: State, train: Items
 ) -> dict[str, float]:
     """One pass over the items; the means of what `losses` yields, as they ran."""
+    epoch = state.epoch
     torch.manual_seed(_mixed(seed, epoch))
+    classes = _classes(model, train) if recipe.label_smoothing else 0
     model.train()
     x, target = train.x, train.clean if wants_clean(model) else train.y
     if recipe.noise and recipe.noise.draw == "fresh":
@@ -106,10 +119,15 @@ def _epoch(
     size = len(train) if recipe.batch == "full" else min(recipe.batch, len(train))
     steps = math.ceil(len(train) / size)
     rng = np.random.default_rng([seed, epoch, AUGMENT])
+    harden = _attacks().Hardener(recipe.attack, np.random.default_rng([seed, epoch, ATTACK])) if recipe.attack else None
 
     def load(rows: Rows) -> tuple[Tensor, Tensor]:
         inputs = augment(x[rows], rng, **recipe.augment.model_dump()) if recipe.augment else x[rows]
-        return inputs, target[rows]
+        wanted = target[rows]
+        if harden:
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                inputs = harden(model, inputs, wanted)
+        return inputs, smoothed(wanted, recipe.label_smoothing, classes) if recipe.label_smoothing else wanted
 
     losses = []
     for step, rows in enumerate(_batches(len(train), size, seed, epoch)):
@@ -118,7 +136,14 @@ def _epoch(
         if hasattr(model, "before_step"):
             model.before_step(progress)
         losses.append(_step(model, recipe, optimizers, rows, load, factor))
+        if recipe.weight_average:
+            state.average = include(state.average, model, recipe.weight_average, epoch * steps + step + 1)
     return _means(losses, size, len(train), epoch)
+
+
+def _attacks() -> ModuleType:
+    """By name, so that only jobs that train on hard inputs depend on that code (see code.py)."""
+    return importlib.import_module("atelier.attacks")
 
 
 def _batches(n: int, size: int, seed: int, epoch: int) -> Iterable[Rows]:
@@ -189,9 +214,27 @@ def _means(losses: list[dict[str, Tensor]], size: int, n: int, epoch: int) -> di
     return {name: float(values @ weights) for name, values in found.items()}
 
 
-def wants_clean(model: nn.Module) -> bool:
+def wants_clean(model: nn.Module | type[nn.Module]) -> bool:
     """Whether the target in `losses(x, y)` is the clean item and not the label (a family says `target = "clean"`)."""
     return getattr(model, "target", "label") == "clean"
+
+
+def learns_labels(model: nn.Module | type[nn.Module]) -> bool:
+    """Whether its losses compare what it classifies with labels."""
+    return hasattr(model, "classify") and not wants_clean(model)
+
+
+def smoothed(y: Tensor, share: float, classes: int) -> Tensor:
+    """Labels (n,) -> probabilities (n, classes): `share` of each label's is spread evenly over all the classes, its own
+    among them (Szegedy et al. 2016, section 7).
+    """
+    return F.one_hot(y, classes) * (1.0 - share) + share / classes
+
+
+@torch.no_grad()
+def _classes(model: nn.Module, items: Items) -> int:
+    """How many classes the model tells apart."""
+    return model.eval().classify(items.x[:1]).shape[1]
 
 
 def rows_at_once(model: nn.Module) -> int:
@@ -237,6 +280,9 @@ def _evaluate(model: nn.Module, recipe: Recipe, state: State, train: Items, held
     record |= {f"train.{name}": value for name, value in measure(model, train).items()}
     record |= {f"{split}.{name}": value for name, value in measure(model, items).items()}
     record |= {f"running.{name}": value for name, value in state.running.items()}
+    if recipe.attack:
+        found = _attacks().glance(model, items, recipe.attack.epsilon, rows_at_once(model))
+        record |= {f"{split}.{name}": value for name, value in found.items()}
     state.curve.append(record)
     if recipe.patience and split == "validation":
         loss = record.get("validation.loss")

@@ -63,7 +63,7 @@ class Job:
             "device": device(self.compute),
             "start": (self.start / "weights.sha256").read_text().strip() if self.start else None,
             "versions": _versions(),
-            "code": code.of_family(self.family),
+            "code": code.of_family(self.family, any(recipe and recipe.attack for recipe in recipes)),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

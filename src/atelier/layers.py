@@ -62,7 +62,10 @@ def initialise(model: nn.Module, how: Init) -> None:
 
 
 def class_losses(logits: Tensor, y: Tensor, penalty: Tensor | float = 0.0) -> dict[str, Tensor]:
-    """Mean softmax cross-entropy in nats of logits (n, classes) at labels (n,), plus a penalty."""
+    """Mean softmax cross-entropy in nats of logits (n, classes), plus a penalty.
+
+    y: labels (n,), or probabilities of classes (n, classes).
+    """
     return {"loss": F.cross_entropy(logits, y) + penalty}
 
 
@@ -81,12 +84,14 @@ class Reader(Slice):
     """A tensor that reads the nodes. `module` sees them at its input (at="input") or gives them as output.
 
     `bias` is the tensor that takes over a removed node's mean; None where one number an output cannot stand for it.
+    `subtracted` says that the net subtracts it, as batch norm does its running mean.
     """
 
     axis: int = 1
     module: str = ""
     at: Literal["input", "output"] = "input"
     bias: str | None = None
+    subtracted: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,12 @@ class Nodes:
 
 def dense_writers(*layers: str) -> tuple[Slice, ...]:
     return tuple(Slice(f"{layer}.{part}") for layer in layers for part in ("weight", "bias"))
+
+
+def norm_writers(*layers: str) -> tuple[Slice, ...]:
+    """Of batch norm, which scales each node by itself."""
+    parts = ("weight", "bias", "running_mean", "running_var")
+    return tuple(Slice(f"{layer}.{part}") for layer in layers for part in parts)
 
 
 def dense_reader(layer: str, block: int = 1) -> Reader:

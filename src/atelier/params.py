@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 
-from atelier import paths, strict
+from atelier import paths, strict, trials
 from atelier.errors import AtelierError, nearest
 from atelier.strict import FilledTable, FrozenDict, Several, Strict, Table
 
@@ -71,6 +71,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Radius = Annotated[float, Field(gt=0, le=1), AfterValidator(_short)]
 Text = Annotated[str, AfterValidator(_line)]
 Name = Annotated[str, strict.like(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", "40 small letters, digits or hyphens at most")]
 ModelName = Annotated[
@@ -160,11 +161,50 @@ class Augment(Strict):
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class Attack(Strict):
+    """Every batch is moved so that the net errs, by at most epsilon in every pixel of [0, 1]; see attacks.py.
+
+    steps: of pgd, the others go one step a batch. step: how far one goes; None: the rule of the kind (step_size).
+    start: where it begins: at a random point of the ball, or at the item itself.
+    """
+
+    kind: Literal["fgsm", "pgd", "universal"]
+    epsilon: Radius
+    steps: Count | None = None
+    step: Positive | None = None
+    start: Literal["item", "random"] = "random"
+
+    @model_validator(mode="after")
+    def _steps_are_of_pgd(self) -> "Attack":
+        if self.kind == "pgd" and self.steps is None:
+            raise ValueError(".steps is missing; give how many steps pgd takes, as in steps: 7")
+        if self.kind != "pgd" and self.steps is not None:
+            raise ValueError(f".steps is {self.steps}; {self.kind} takes one step a batch: drop it, or give kind: pgd")
+        return self
+
+
+class Attacks(Strict):
+    """How the classifiers of a study are attacked once they are trained; see robustness.py.
+
+    Within epsilon of every test item, by PGD of so many steps and restarts and by weaker means. curve: the epsilons of
+    curves. items: the test items, the first, of curves and checks. transfer: models whose hard items the others get.
+    """
+
+    epsilon: Radius
+    steps: Count
+    restarts: Count
+    items: Count
+    curve: Annotated[tuple[Radius, ...], Field(min_length=1), AfterValidator(_rising)]
+    transfer: Several[str]
+
+
 class Recipe(Strict):
     """How a model is trained.
 
     batch: full is one step an epoch; chunk bounds the rows held at once and leaves the gradient as it is.
     items: train on so many of the training split only, the first.
+    label_smoothing: the share of a label's probability that training spreads over all classes; evaluation does not.
+    weight_average: judge and keep a running mean of the weights, on average this share of all steps so far old.
     precision: bf16 multiplies in bfloat16 (autocast) and keeps weights, losses and evaluation in float32.
     snapshots: the epochs whose reconstructions are kept; 0 is before training.
     pretrain: what changes in this recipe for a first training, without labels, of a family that has one.
@@ -185,6 +225,9 @@ class Recipe(Strict):
     evaluate_every: Count = 1
     noise: TrainNoise | None = None
     augment: Augment | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_average: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    attack: Attack | None = None
     precision: Literal["bf16", "fp32"] = "fp32"
     snapshots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(strict.once)] = ()
     pretrain: Table[str, Any] | None = None
@@ -194,7 +237,7 @@ class Recipe(Strict):
         """The recipe of the first training, if there is one; what is not said of it is as in the second."""
         if self.pretrain is None:
             return None
-        return self.changed({"snapshots": (), **self.pretrain, "pretrain": None}, ".pretrain")
+        return self.changed({"snapshots": (), "label_smoothing": 0.0, **self.pretrain, "pretrain": None}, ".pretrain")
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -236,10 +279,14 @@ class Case(Strict, extra="allow"):
 
 
 class ModelEntry(Case, extra="allow"):
-    """One model of a study; every key but these three is a setting of its family."""
+    """One model of a study; every key but these four is a setting of its family.
+
+    trial_of: what this is one of several configurations of; the page names the best of them on validation.
+    """
 
     family: Annotated[str, AfterValidator(_family)]
     train: Table[str, Any] = FrozenDict()
+    trial_of: ModelName | None = None
 
 
 class Prune(Strict):
@@ -343,11 +390,12 @@ class Experiment(Strict):
 
 
 class Study(Experiment):
-    """An experiment whose models are trained, and pruned if it says so."""
+    """An experiment whose models are trained, and pruned or attacked if it says so."""
 
     train: Recipe
     models: FilledTable[ModelName, ModelEntry]
     prune: Prune | None
+    attacks: Attacks | None = None
 
     def recipe(self, model: str) -> Recipe:
         """The study's recipe with the model's own changes."""
@@ -367,8 +415,26 @@ class Study(Experiment):
         own += [(f"{where}.pretrain", recipe.pretraining) for where, recipe in own if recipe.pretraining]
         return own + [(".prune.train", self.prune_recipe(model)) for model in self.pruned]
 
+    @property
+    def trials(self) -> dict[str, list[str]]:
+        """What was tried in several configurations -> the models that are these."""
+        found: dict[str, list[str]] = {}
+        for model, entry in self.models.items():
+            if entry.trial_of:
+                found.setdefault(entry.trial_of, []).append(model)
+        return found
+
     def _naming(self) -> list[tuple[str, Iterable[str]]]:
-        return [(".prune.models", self.pruned)]
+        return [(".prune.models", self.pruned), (".attacks.transfer", self.attacks.transfer if self.attacks else ())]
+
+    @model_validator(mode="after")
+    def _trials_hold_out(self) -> "Study":
+        for model in itertools.chain(*self.trials.values()):
+            if not self.recipe(model).hold_out:
+                raise ValueError(
+                    f".models.{model} is a trial; it needs hold_out: true, to be chosen on validation items"
+                )
+        return self
 
     @model_validator(mode="after")
     def _epochs_exist(self) -> "Study":
@@ -473,14 +539,14 @@ def load(path: Path | None = None, families: bool = True) -> Params:
     """
     path = Path(path or paths.root() / "params.yaml")
     try:
-        params = strict.checked(Params, strict.read(path))
+        params = strict.checked(Params, trials.expanded(strict.read(path)))
     except ValueError as error:
         raise AtelierError(f"{path.name}: {str(error).removeprefix('.').lstrip()}") from None
     for study, content in params.studies.items() if families else ():
         for model, entry in content.models.items():
             where = f"{path.name}: studies.{study}.models.{model}"
             check_settings(entry.family, entry.settings, where)
-            _check_pretraining(entry.family, content.recipe(model), where)
+            _check_recipe(entry.family, content.recipe(model), where)
     for name, content in params.experiments.items() if families else ():
         for model, entry in content.models.items():
             check_case(name, entry.settings, f"{path.name}: experiments.{name}.models.{model}")
@@ -496,9 +562,12 @@ def check_settings(family: str, settings: Mapping[str, Any], where: str) -> dict
     return given
 
 
-def _check_pretraining(family: str, recipe: Recipe, where: str) -> None:
-    from atelier import families
+def _check_recipe(family: str, recipe: Recipe, where: str) -> None:
+    """Raises AtelierError if the recipe asks for what the family does not do."""
+    from atelier import families, fit
 
+    if recipe.label_smoothing and not fit.learns_labels(families.load(family)):
+        raise AtelierError(f"{where}: family {family} does not learn labels; label_smoothing is for those that do")
     if recipe.pretrain and not hasattr(families.load(family), "pretrain"):
         able = [name for name in families.names() if hasattr(families.load(name), "pretrain")]
         raise AtelierError(f"{where}: family {family} has no first training; pretrain is for {', '.join(able)}")

@@ -1,8 +1,11 @@
-"""Convolutional net by a plan of steps, from LeNet-5 (LeCun et al. 1998) to small VGG-like nets (Simonyan 2014)."""
+"""Convolutional net by a plan of steps, as LeNet-5 (LeCun et al. 1998), AlexNet (Krizhevsky et al. 2012) and VGG
+(Simonyan and Zisserman 2014) are.
+"""
 
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,23 +22,28 @@ from atelier.layers import (
     dense_reader,
     dense_writers,
     initialise,
+    norm_writers,
 )
 from atelier.optim import Optimizer
 
+SIZE = r"(?P<size>[1-9]\d*(x[1-9]\d*)?)"
+STRIDE = r"( stride (?P<stride>[1-9]\d*))?"
 STEPS = {
-    "conv": r"conv (?P<width>[1-9]\d*) (?P<size>[1-9]\d*(x[1-9]\d*)?)( (?P<pad>same|valid))?",
-    "pool": r"pool (?P<size>[1-9]\d*(x[1-9]\d*)?)",
-    "avgpool": r"avgpool (?P<size>[1-9]\d*(x[1-9]\d*)?)",
+    "conv": rf"conv (?P<width>[1-9]\d*) {SIZE}( (?P<pad>same|valid|pad \d+))?{STRIDE}",
+    "pool": rf"pool {SIZE}{STRIDE}",
+    "avgpool": rf"avgpool {SIZE}{STRIDE}",
     "dense": r"dense (?P<width>[1-9]\d*)",
     "dropout": r"dropout (?P<rate>0(\.\d+)?)",
 }
 
 
 class Model(nn.Module):
-    """plan: the steps: `conv MAPS SIZE [same|valid]`, `pool SIZE` (max), `avgpool SIZE`, `dense WIDTH`, `dropout P`.
+    """plan: the steps: `conv MAPS SIZE [same|valid|pad N] [stride N]`, `pool SIZE [stride N]` (max), `avgpool SIZE
+    [stride N]`, `dense WIDTH`, `dropout P`. batch_norm: of the maps of every convolution (Ioffe and Szegedy 2015).
 
-    SIZE is 3 or 1x5. Convolutions keep the size unless `valid`; conv and dense are followed by the activation, and a
-    max pool right after a convolution comes before it: equal for a function that never falls, and cheaper.
+    SIZE is 3 or 1x5. Convolutions keep the size unless `valid` or padded by N pixels; conv and dense are followed by
+    the activation, and a max pool right after a convolution comes before it: equal for a function that never falls,
+    and cheaper.
     """
 
     rows = 250  # maps are up to a hundred times the size of an item
@@ -47,6 +55,7 @@ class Model(nn.Module):
         *,
         plan: tuple[str, ...] = ("conv 32 3", "pool 2", "conv 64 3", "pool 2", "dense 128"),
         activation: Activation = "relu",
+        batch_norm: bool = False,
         init: Init = "he",
         optimizer: Optimizer = Optimizer(),
     ) -> None:
@@ -55,16 +64,18 @@ class Model(nn.Module):
         self.plan, self.optimizer = plan, optimizer
         self.steps = nn.Sequential()
         size = tuple(shape) if len(shape) == 3 else (1, *shape)
-        steps = [_parse(step) for step in plan] + [{"kind": "end"}]
-        for step, following in zip(steps, steps[1:], strict=False):
-            rises = activation != "prelu"  # whose slope may be learned to be negative
-            waiting = step["kind"] == "conv" and following["kind"] == "pool" and rises
+        rises = activation != "prelu"  # whose slope may be learned to be negative
+        waited = False
+        for step, following in pairwise([*map(_parse, plan), {"kind": "end"}]):
             for layer in _layers(step, size):
                 self.steps.append(layer)
                 size = _after(layer, size)
-            pooled = step["kind"] == "pool" and isinstance(self.steps[-2:][0], nn.Conv2d)
-            if pooled or (step["kind"] in ("conv", "dense") and not waiting):
+            if step["kind"] == "conv" and batch_norm:
+                self.steps.append(nn.BatchNorm2d(size[0]))
+            waits = step["kind"] == "conv" and following["kind"] == "pool" and rises
+            if waited or (step["kind"] in ("conv", "dense") and not waits):
                 self.steps.append(ACTIVATIONS[activation]())
+            waited = waits
         if len(size) > 1:
             self.steps.append(nn.Flatten())
         self.head = nn.Linear(math.prod(size), classes)
@@ -92,13 +103,16 @@ class Model(nn.Module):
     def nodes(self) -> list[Nodes]:
         """The maps of every convolution and the units of every dense step, named by their place in the plan."""
         places = [i for i, step in enumerate(self.plan) if _parse(step)["kind"] in ("conv", "dense")]
-        layers = [(f"steps.{i}", layer) for i, layer in enumerate(self.steps) if hasattr(layer, "weight")]
+        steps = [(f"steps.{i}", step) for i, step in enumerate(self.steps)]
+        layers = [(name, step) for name, step in steps if isinstance(step, nn.Conv2d | nn.Linear)]
         layers.append(("head", self.head))
+        norms = {before: name for (before, _), (name, step) in pairwise(steps) if isinstance(step, nn.BatchNorm2d)}
         found = []
-        for place, (name, layer), (reader, reading) in zip(places, layers[:-1], layers[1:], strict=True):
+        for place, ((name, layer), (reader, reading)) in zip(places, pairwise(layers), strict=True):
             width = layer.weight.shape[0]
             block = reading.weight.shape[1] // width
-            found.append(Nodes(f"plan.{place}", width, dense_writers(name), (dense_reader(reader, block),)))
+            writers = dense_writers(name) + (norm_writers(norms[name]) if name in norms else ())
+            found.append(Nodes(f"plan.{place}", width, writers, (dense_reader(reader, block),)))
         return found
 
     def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
@@ -116,21 +130,25 @@ def _parse(step: str) -> dict[str, Any]:
         if match:
             found = {key: value for key, value in match.groupdict().items() if value}
             size = [int(side) for side in found.get("size", "1").split("x")]
-            return {"kind": kind, **found, "size": (size * 2)[:2]}
+            pad, stride = found.get("pad", "same"), found.get("stride")
+            if kind == "conv" and stride and pad == "same":
+                raise ValueError(f"plan holds {step!r}; say valid or pad N before stride: no padding keeps the size")
+            pad = int(pad.removeprefix("pad ")) if pad.startswith("pad ") else pad
+            return {"kind": kind, **found, "size": (size * 2)[:2], "pad": pad, "stride": stride and int(stride)}
     raise ValueError(
-        f"plan holds {step!r}; a step is: conv MAPS SIZE [same|valid], pool SIZE, avgpool SIZE, dense WIDTH, "
-        "dropout RATE"
+        f"plan holds {step!r}; a step is: conv MAPS SIZE [same|valid|pad N] [stride N], pool SIZE [stride N], "
+        "avgpool SIZE [stride N], dense WIDTH, dropout RATE"
     )
 
 
 def _layers(step: dict[str, Any], size: Shape) -> list[nn.Module]:
     match step["kind"]:
         case "conv":
-            return [nn.Conv2d(size[0], int(step["width"]), step["size"], padding=step.get("pad", "same"))]
+            return [nn.Conv2d(size[0], int(step["width"]), step["size"], step["stride"] or 1, step["pad"])]
         case "pool":
-            return [nn.MaxPool2d(step["size"])]
+            return [nn.MaxPool2d(step["size"], step["stride"])]
         case "avgpool":
-            return [nn.AvgPool2d(step["size"])]
+            return [nn.AvgPool2d(step["size"], step["stride"])]
         case "dropout":
             return [nn.Dropout(float(step["rate"]))]
     flatten = [nn.Flatten()] if len(size) > 1 else []

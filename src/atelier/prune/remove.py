@@ -63,7 +63,8 @@ def _folded(model: nn.Module, keep: Keep, means: Means | None) -> dict[str, Tens
                 weight = state[reader.tensor].movedim(reader.axis, 0)
                 gone = _gone(reader, nodes.width, keep[nodes.name])
                 mean = torch.as_tensor(means[reader.tensor][gone]).to(weight)
-                state[reader.bias] += torch.einsum("i,io...->o", mean, weight[gone])
+                given = torch.einsum("i,io...->o", mean, weight[gone])
+                state[reader.bias] += -given if reader.subtracted else given
     return state
 
 

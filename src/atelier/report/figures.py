@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from atelier import assess, params
-from atelier.report import tables
+from atelier.report import attacks, tables
 from atelier.report.drawing import COLOURS, STYLES, Plans, grid, save
 from atelier.report.results import Results, kind_and_level, parts
 
@@ -76,7 +76,7 @@ def _plans(results: Results, study: params.Study) -> Plans:
             "Nets without recovery may lie outside the frame."
         )
         plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
-    return plans | of_families(results)
+    return plans | attacks.plans(results) | of_families(results)
 
 
 def of_families(results: Results) -> Plans:

@@ -5,8 +5,8 @@ from typing import Any
 
 from atelier import assess
 from atelier.params import Experiment, Study
+from atelier.report import attacks, figures, tables
 from atelier.report import claims as settling
-from atelier.report import figures, tables
 from atelier.report.results import Results
 
 HOW_TO_READ = (
@@ -38,6 +38,7 @@ def page(
         study.note or "",
         f"Study `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
         tables.main(results, study.published),
+        *_section("Chosen on validation items", tables.trials(results, study.trials)),
         *_claims(entries),
         _picture("trends.png", pictures),
         _picture("headline.png", pictures),
@@ -46,6 +47,7 @@ def page(
         *_measures(results),
         *_weights(results, pictures),
         *_section("Under noise", tables.noise(results, "accuracy"), _picture("noise.png", pictures)),
+        *_attacks(results, pictures),
         *_differences(results),
         *_classes(results, pictures),
         *_reconstruction(results, pictures),
@@ -147,6 +149,13 @@ def _weights(results: Results, pictures: dict[str, str]) -> list[str]:
     body = tables.weights(results)
     folded = tables.folded("Weights: their norm, and how many are nearly 0", body) if body else ""
     return [_picture("weights.png", pictures), folded]
+
+
+def _attacks(results: Results, pictures: dict[str, str]) -> list[str]:
+    if not attacks.attacked(results):
+        return []
+    drawn = (_picture(file, pictures) for file in attacks.plans(results))
+    return _section("Under attack", attacks.NOTE, attacks.matrix(results), attacks.checks(results), *drawn)
 
 
 def _differences(results: Results) -> list[str]:

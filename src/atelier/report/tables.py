@@ -1,23 +1,28 @@
 """Figures as text, and the Markdown tables of a report page. What is missing is a dash, never a number."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from atelier.report.results import Results, parts
+from atelier.report.results import Results, higher_is_better, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
 _PERCENT |= {"coverage", "least_class", "neighbour", "touching", "used"}
 _PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
+_PERCENT |= {"edges", "edges_before", "edges_gain", "bars", "blobs", "excess", "gap"}
+ATTACKS = tuple(f"under_{way}" for way in ("gaussian", "fgsm", "universal", "pgd", "squares", "transfer"))
+CHECKS = ("steps_rise", "steps_left", "restarts_left", "squares_gain", "transfer_gain", "far", "zero_gradient")
+_PERCENT |= {*ATTACKS, *CHECKS, "fgsm_accuracy", "pgd_accuracy"}
 _NATS = {"nll", "nll_grey", "nll_reverse", "nll_change", "penalised", "pseudo_nll", "nelbo", "kl", "distortion"}
 _NATS |= {"free_energy", "reconstruction", "reconstruction_change", "drift", "log_z", "ais_gap", "miss"}
 _NATS |= {"forward_few", "reverse_few", "value", "divergence", "unevenness"}
 _TWO = {"psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z", "distortion", "kl", "nelbo", "perplexity"}
+_TWO |= {"degrees", "mean_degrees", "degrees_halves"}
 _DECIMALS = dict.fromkeys(_PERCENT | _TWO | {"active", "atoms"}, 2) | {"mse": 5, "classes": 1}
 _UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
-_SHOWN_ELSEWHERE = {*_MEASURES, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
+_SHOWN_ELSEWHERE = {*_MEASURES, *ATTACKS, *CHECKS, "mse", "psnr", "sure_right", "sure_wrong", "norm", "small"}
 _SPLITS = ("train", "validation", "test", "gap")
 
 Summary = dict[str, Any] | None
@@ -275,6 +280,25 @@ def recipe(results: Results) -> str:
     return head + table(["Model", "Family", "Settings", "Recipe of its own", "Epochs run"], rows)
 
 
+def trials(results: Results, tried: Mapping[str, Sequence[str]]) -> str:
+    """Of each model's trials the one with the best mean on validation items, the first of equals."""
+    rows = []
+    for name, models in tried.items():
+        tested = results.headline(models[0]) or ""
+        judged = f"validation.{parts(tested)[2]}"
+        values = {model: (results.summary(model, judged) or {}).get("mean") for model in models}
+        known = {model: value for model, value in values.items() if value is not None}
+        if not known:
+            continue
+        best = (max if higher_is_better(judged) else min)(known, key=known.__getitem__)
+        found = f"{number(judged, min(known.values()))} to {with_unit(judged, max(known.values()))}"
+        on_test = spread_with_unit(tested, results.summary(best, tested))
+        chosen = [best, with_unit(judged, known[best]), on_test]
+        rows.append([name, str(len(models)), _code(judged), found, *chosen])
+    columns = ["Model", "Trials", "Judged by", "Found", "Chosen", "Its figure", "On test items"]
+    return table(columns, rows) if rows else ""
+
+
 def _listed(settings: dict[str, Any]) -> str:
     """`batch 64, lr 0.003`; what is not set is left out."""
     return ", ".join(f"{k} {_plain(v)}" for k, v in sorted(settings.items()) if v not in (None, [])) or MISSING
@@ -282,7 +306,9 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(_plain(v) for v in value.values()) if "kind" in value else f"({_listed(value)})"  # kind: noise
+        if "level" in value:  # noise
+            return " ".join(_plain(v) for v in value.values())
+        return f"({_listed(value)})"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_plain(v) for v in value) + "]"
     if isinstance(value, bool):

@@ -13,9 +13,11 @@ from atelier.data.items import items
 from atelier.data.store import Store
 from atelier.fanout import fan_out
 from atelier.fit import first_of_each_class
-from atelier.params import Params, TrainNoise, load
+from atelier.params import Attacks, Params, TrainNoise, load
+from atelier.robustness import FLOORS as ATTACK_FLOORS
+from atelier.robustness import judge as judge_under_attack
 
-HEADLINES = ("test.accuracy", "test.f1_macro", "test.nll", "test.frechet", "test.mae")
+HEADLINES = ("test.accuracy", "test.under_pgd", "test.f1_macro", "test.nll", "test.frechet", "test.mae")
 CURVE = ("loss", "accuracy", "accuracy_rounded", "mae", "mse")
 
 
@@ -25,6 +27,7 @@ class Candidate:
 
     job: jobs.Job
     corruptions: tuple[TrainNoise, ...]
+    attacks: Attacks | None = None
 
     def __str__(self) -> str:
         return str(self.job)
@@ -41,7 +44,7 @@ def main(study: str) -> None:
         for name, (kind, level) in params.noise.corruptions().items()
         if name in stored
     )
-    candidates = [Candidate(job, corruptions) for job in jobs.of_study(params, study)]
+    candidates = [Candidate(job, corruptions, entry.attacks) for job in jobs.of_study(params, study)]
     size = len(candidates) * sum(file.stat().st_size for file in store.folder.iterdir())
     found = fan_out(judge, candidates, title=f"evaluate {study}", reads=size, **params.crew)
     by_model = {
@@ -52,6 +55,7 @@ def main(study: str) -> None:
     limits = fan_out(simple, widths, title=f"floors {study}", reads=size, **params.crew)
     families = sorted({model.family for model in entry.models.values()} & set(assess.names()))
     limits += fan_out(partial(assess.floors, store=store), families, title=f"floors {study}", reads=size, **params.crew)
+    limits += [ATTACK_FLOORS] if entry.attacks else []
     write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
     write_curves(study, by_model)
     write_confusion(study, by_model, store.classes)
@@ -80,10 +84,11 @@ def judge(candidate: Candidate) -> dict[str, Any]:
         "code_size": getattr(model, "code_size", None),
     }
     more = assess.assess(job.family, model, store, job.seed, hold_out)
-    found["metrics"] |= more.figures
-    found["series"] = more.series
-    drawn = pictures.samples(model, job.seed) + more.rows
     classifies = hasattr(model, "classify")
+    hard = _under_attack(candidate, model, store) if candidate.attacks and classifies else assess.Assessment()
+    found["metrics"] |= more.figures | hard.figures
+    found["series"] = more.series | hard.series
+    drawn = pictures.samples(model, job.seed) + more.rows + hard.rows
     test = items(store, "test", None if classifies else trained_on, hold_out)
     answers = evaluation.answer(model, test.x)
     if answers is None:
@@ -97,6 +102,12 @@ def judge(candidate: Candidate) -> dict[str, Any]:
     seen = items(store, split, trained_on, hold_out)
     rebuilt = evaluation.answer(model, seen.x[first_of_each_class(seen.y)])
     return found | {"examples": pictures.reconstructions(seen, rebuilt, folder / "snapshots.npz") + drawn}
+
+
+def _under_attack(candidate: Candidate, model: Any, store: Store) -> assess.Assessment:
+    job, how = candidate.job, candidate.attacks
+    others = [checkpoint.load(paths.model(job.study, m, job.seed))[0] for m in how.transfer if m != job.model]
+    return judge_under_attack(model, store, job.seed, how, job.recipe.hold_out, others)
 
 
 def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], floors: dict[str, Any]) -> None:
