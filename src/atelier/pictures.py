@@ -12,7 +12,8 @@ from atelier.assess import Row
 from atelier.data.items import Items
 from atelier.fit import first_of_each_class
 
-WINDOWS = 5  # in a line: curves need room, and so do the names of what people do
+IMAGE, WINDOW = 0.8, 1.6  # inches: curves need room, and so do the names of what people do
+WINDOWS = 5  # in a line
 
 
 def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:
@@ -58,7 +59,7 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
         for label, items, captions in block
     ]
     columns = max((len(items) for _, items, _ in rows), default=1)
-    width = 0.8 if all(_images(items) for _, items, _ in rows) else 1.6
+    width = IMAGE if all(_images(items) for _, items, _ in rows) else WINDOW
     figure = Figure(
         figsize=(1.4 + width * columns, 0.3 + sum(0.85 + 0.3 * bool(c) for _, _, c in rows)), layout="constrained"
     )
@@ -77,7 +78,16 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
             axis.set_title(caption, fontsize=6, pad=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    files.write_bytes(path, buffer.getvalue())
+    files.write_bytes(path, buffer.getvalue() if width == IMAGE else _packed(buffer))
+
+
+def _packed(drawn: io.BytesIO) -> bytes:
+    """The picture in 256 colours: lines in many colours make a large file."""
+    from PIL import Image
+
+    packed = io.BytesIO()
+    Image.open(drawn).convert("RGB").quantize(256).save(packed, format="png", optimize=True)
+    return packed.getvalue()
 
 
 def _images(items: np.ndarray) -> bool:
