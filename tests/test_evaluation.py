@@ -395,6 +395,21 @@ def test_the_figures_of_a_classifier_trained_on_noise_are_told_apart(project):
 # ---- durations
 
 
+def test_windows_are_drawn_five_in_a_line_with_room_for_their_names(tmp_path):
+    from PIL import Image
+
+    def size(items):
+        rows = [("surest mistakes", items, ["walking downstairs\nas walking"] * len(items))]
+        pictures.examples(tmp_path / "drawn.png", {"mlp": rows})
+        with Image.open(tmp_path / "drawn.png") as drawn:
+            return drawn.size, drawn.mode
+
+    rng = np.random.default_rng(0)
+    windows = {n: size(rng.normal(size=(n, 9, 128))) for n in (5, 10)}
+    assert windows[5] == windows[10] == ((940, windows[5][0][1]), "P")
+    assert size(rng.random((10, 1, 8, 8)))[1] == "RGBA"
+
+
 def test_the_page_of_durations_holds_means_over_seeds(tmp_path):
     jobs = [{"model": "a", "seed": seed, "epochs": 3, "train_s": s} for seed, s in enumerate((1.0, 2.0, 3.0))]
     jobs += [{"model": "b", "seed": 0, "train_s": 1234.5, "inference_s_per_1000": 0.0125}]

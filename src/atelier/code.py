@@ -20,7 +20,7 @@ PACKAGE = __name__.partition(".")[0]
 PLUMBING = {"cluster", "code", "errors", "fanout", "files", "jobs", "params", "paths", "timings"}
 COMPUTE = ("fit", "cpu")
 TRAINING = ("checkpoint", "cost", "data.subset")  # what a job calls beside it
-HARD = ("attacks",)  # where a recipe has an attack: fit imports it by name
+HARD = ("attacks",)  # where a recipe has an attack: fit imports it by name, as evaluate does robustness
 
 
 def of_stages(params: Params) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _of_study(name: str, params: Params) -> dict[str, Any]:
     hard = HARD if any(recipe.attack for _, recipe in study.recipes()) else ()
     return {
         "train": digest("stages.train", *TRAINING, *COMPUTE, *families, *hard),
-        "evaluate": digest("stages.evaluate", "cpu", *families, *judged),
+        "evaluate": digest("stages.evaluate", "cpu", *families, *judged, *(["robustness"] if study.attacks else [])),
         "prune": digest("stages.prune", "cpu", *families, *hard) if study.prune else None,
         "attacks": study.attacks and study.attacks.model_dump(mode="json"),  # DVC reads no key that studies may lack
     }

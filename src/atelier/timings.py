@@ -23,15 +23,10 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     wall = round(sum(stages.values()), 2) if {"train", "experiment"} & set(stages) else None
     machine = {"cpu": _cpu(), "cores": cores(), "torch": version("torch")}
     content = known | fields | {"machine": machine, "stages": stages, "wall_s": wall}
-    files.write_json(path, content | {"jobs": [merged[place] for place in sorted(merged)]})
-    write_pages(path.parent)
-
-
-def write_pages(folder: Path) -> None:
-    """Markdown beside the folder's JSON files: one page for each, and index.md for all of them."""
-    for file in folder.glob("*.json"):
-        files.write_text(file.with_suffix(".md"), of_one(file.stem, files.read_json(file)))
-    files.write_text(folder / "index.md", page(folder))
+    content["jobs"] = [merged[place] for place in sorted(merged)]
+    files.write_json(path, content)
+    files.write_text(path.with_suffix(".md"), of_one(path.stem, content))
+    files.write_text(path.parent / "index.md", page(path.parent))
 
 
 def of_one(name: str, entry: dict[str, Any]) -> str:

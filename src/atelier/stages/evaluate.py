@@ -1,9 +1,11 @@
 """evaluate: models/<study> + data/noisy/<dataset> -> metrics.json, summary.json, curves.csv and the like."""
 
+import importlib
 import time
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,6 @@ from atelier.data.store import Store
 from atelier.fanout import fan_out
 from atelier.fit import first_of_each_class
 from atelier.params import Attacks, Params, TrainNoise, load
-from atelier.robustness import FLOORS as ATTACK_FLOORS
-from atelier.robustness import judge as judge_under_attack
 
 HEADLINES = ("test.accuracy", "test.under_pgd", "test.f1_macro", "test.nll", "test.frechet", "test.mae")
 CURVE = ("loss", "accuracy", "accuracy_rounded", "mae", "mse")
@@ -55,7 +55,7 @@ def main(study: str) -> None:
     limits = fan_out(simple, widths, title=f"floors {study}", reads=size, **params.crew)
     families = sorted({model.family for model in entry.models.values()} & set(assess.names()))
     limits += fan_out(partial(assess.floors, store=store), families, title=f"floors {study}", reads=size, **params.crew)
-    limits += [ATTACK_FLOORS] if entry.attacks else []
+    limits += [_robustness().FLOORS] if entry.attacks else []
     write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
     write_curves(study, by_model)
     write_confusion(study, by_model, store.classes)
@@ -107,7 +107,12 @@ def judge(candidate: Candidate) -> dict[str, Any]:
 def _under_attack(candidate: Candidate, model: Any, store: Store) -> assess.Assessment:
     job, how = candidate.job, candidate.attacks
     others = [checkpoint.load(paths.model(job.study, m, job.seed))[0] for m in how.transfer if m != job.model]
-    return judge_under_attack(model, store, job.seed, how, job.recipe.hold_out, others)
+    return _robustness().judge(model, store, job.seed, how, job.recipe.hold_out, others)
+
+
+def _robustness() -> ModuleType:
+    """By name, so that only studies that are attacked depend on that code (see code.py)."""
+    return importlib.import_module("atelier.robustness")
 
 
 def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], floors: dict[str, Any]) -> None:
