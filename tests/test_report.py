@@ -679,7 +679,7 @@ def test_epochs_that_some_seed_did_not_reach_are_not_averaged(project):
     text = (ZOO / "curves.csv").read_text().splitlines(keepends=True)
     (ZOO / "curves.csv").write_text("".join(line for line in text if not line.startswith("cnn,2,60,")))
     found = results.read(ZOO, "zoo", params.load(families=False).entry("zoo"))
-    epochs, values = figures._over_seeds(found, "cnn", "train.loss")
+    epochs, values = found.over_seeds("cnn", "train.loss")
     assert epochs == list(range(2, 60, 2)) and {len(v) for v in values} == {3}
 
 

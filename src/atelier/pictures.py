@@ -11,6 +11,7 @@ from atelier import files
 from atelier.assess import Row
 from atelier.data.items import Items
 from atelier.fit import first_of_each_class
+from atelier.report.png import packed
 
 IMAGE, WINDOW = 0.8, 1.6  # inches: curves need room, and so do the names of what people do
 WINDOWS = 5  # in a line
@@ -78,16 +79,7 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
             axis.set_title(caption, fontsize=6, pad=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    files.write_bytes(path, buffer.getvalue() if width == IMAGE else _packed(buffer))
-
-
-def _packed(drawn: io.BytesIO) -> bytes:
-    """The picture in 256 colours: lines in many colours make a large file."""
-    from PIL import Image
-
-    packed = io.BytesIO()
-    Image.open(drawn).convert("RGB").quantize(256).save(packed, format="png", optimize=True)
-    return packed.getvalue()
+    files.write_bytes(path, buffer.getvalue() if width == IMAGE else packed(buffer.getvalue()))
 
 
 def _images(items: np.ndarray) -> bool:

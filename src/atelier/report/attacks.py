@@ -149,10 +149,8 @@ def _draw_training(results: Results, models: list[str]) -> "Figure":
     figure, panels = grid(len(models), 3, 3.4, 2.8, sharey=True)
     for axes, model, colour in zip(panels, models, cycle(COLOURS)):
         for name, style in zip(GLANCES, (STYLES[1], STYLES[0]), strict=True):
-            metric = _glances(results, model)[name]
-            seeds = list(results.curves[model].values())
-            epochs = sorted(set.intersection(*map(set, seeds)))
-            lines = [[100 * curve[epoch][metric] for epoch in epochs] for curve in seeds]
+            epochs, values = results.over_seeds(model, _glances(results, model)[name])
+            lines = [[100 * value for value in seed] for seed in zip(*values, strict=True)]
             _line(axes, epochs, lines, color=colour, linestyle=style)
         axes.set(title=model, xlabel="epoch", ylabel="accuracy (%)")
     return figure

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atelier import files
+from atelier.report.png import packed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,15 +40,13 @@ def save(plans: Plans, folder: Path) -> dict[str, str]:
 def _png(picture: Callable[[], "Figure"]) -> bytes:
     """Drawn under matplotlib's own defaults, whatever the reader's settings, and packed into 256 colours."""
     import matplotlib
-    from PIL import Image
 
-    drawn, packed = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(LOOK)
         picture().savefig(drawn, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    Image.open(drawn).convert("RGB").quantize(256).save(packed, format="png", optimize=True)
-    return packed.getvalue()
+    return packed(drawn.getvalue())
 
 
 def grid(count: int, columns: int, width: float, height: float, **options: Any) -> tuple["Figure", list["Axes"]]:

@@ -174,7 +174,7 @@ def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> Non
         known = results.curve_metrics(model)
         held_out = next((m for m in (f"validation.{name}", f"test.{name}") if m in known), None)
         for metric, style, label in ((held_out, "-", model), (f"train.{name}", "--", None)):
-            epochs, values = _over_seeds(results, model, metric)
+            epochs, values = results.over_seeds(model, metric)
             low, mean, high = ([scale * way(v) for v in values] for way in (min, fmean, max))
             axes.plot(epochs, mean, style, color=colour, linewidth=1.3, label=label)
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -185,15 +185,6 @@ def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> Non
         axes.set_ylim(min(later) - margin, max(later) + margin)
     axes.set_xlabel("epoch")
     axes.set_ylabel(_label(name))
-
-
-def _over_seeds(results: Results, model: str, metric: str | None) -> tuple[list[int], list[list[float]]]:
-    """The epochs that every seed has a value at, and these values."""
-    seeds = list(results.curves[model].values())
-    shared = sorted(set.intersection(*(set(epochs) for epochs in seeds)))
-    at = {epoch: [epochs[epoch].get(metric) for epochs in seeds] for epoch in shared}
-    known = [epoch for epoch in shared if None not in at[epoch]]
-    return known, [at[epoch] for epoch in known]
 
 
 def _trend_panels(claims: Sequence[params.Claim]) -> dict[tuple[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:

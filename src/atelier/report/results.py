@@ -83,6 +83,14 @@ class Results:
         rows = [row for epochs in self.curves.get(model, {}).values() for row in epochs.values()]
         return sorted({metric for row in rows for metric, value in row.items() if value is not None})
 
+    def over_seeds(self, model: str, metric: str | None) -> tuple[list[int], list[list[float]]]:
+        """The epochs that every seed has a value at, and these values."""
+        seeds = list(self.curves[model].values())
+        shared = sorted(set.intersection(*(set(epochs) for epochs in seeds)))
+        at = {epoch: [epochs[epoch].get(metric) for epochs in seeds] for epoch in shared}
+        known = [epoch for epoch in shared if None not in at[epoch]]
+        return known, [at[epoch] for epoch in known]
+
     def check_published(self, published: Mapping[str, Mapping[str, float]]) -> None:
         """Raises AtelierError for a published figure that nothing of ours stands beside."""
         for model, said in published.items():
