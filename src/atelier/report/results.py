@@ -10,7 +10,7 @@ from typing import Any
 
 from atelier import files, stats
 from atelier.errors import AtelierError, nearest
-from atelier.params import Experiment
+from atelier.params import Experiment, pruned_name
 
 Values = list[float | None]
 
@@ -38,12 +38,26 @@ class Results:
         return self.metrics(model).get(metric)
 
     def values(self, model: str, metric: str, where: str) -> Values:
-        """One value per seed. Raises AtelierError, which begins with `where`, if the model has no such metric."""
-        found = self.metrics(model)
+        """One value per seed, of a model or of a pruned net (params.pruned_name).
+
+        Raises AtelierError, which begins with `where`, if it has no such metric.
+        """
+        found = self.metrics(model) if model in self.models else self._of_points(model)
         if metric not in found:
             hint = nearest(metric, _same_split(metric, found))
             raise AtelierError(f"{where}: {model} has no metric {metric}; {hint}")
         return found[metric]["values"]
+
+    def _of_points(self, name: str) -> dict[str, dict[str, Values]]:
+        """Metric -> values of a pruned net, as metrics.json has them of a model."""
+        own = {p["seed"]: p for p in self.points if pruned_name(*(p[key] for key in _GROUP)) == name}
+        some = next(iter(own.values()), {})
+        metrics = [f"{split}.{key}" for split in ("validation", "test") for key in some.get(split, {})]
+        found = {}
+        for metric in metrics:
+            split, _, key = metric.partition(".")
+            found[metric] = {"values": [own[seed][split].get(key) if seed in own else None for seed in self.seeds]}
+        return found
 
     def floor(self, name: str, metric: str, where: str) -> float:
         """What a method that trains no net reaches. Raises AtelierError if there is no such floor or figure."""

@@ -21,6 +21,7 @@ from atelier.prune import choose, remove, schedule, score
 OBSERVED = 5000  # training items whose activations are taken
 BATCHES = (1, 256)  # of which latency is taken
 REPEATS = 20
+EARLY = "early"
 ABOUT = (
     "Fine-tuned pruned nets: <model>/<seed>/<criterion>-<schedule>-<level>/, each like the folder of a trained model.\n"
 )
@@ -28,14 +29,20 @@ ABOUT = (
 
 @dataclass(frozen=True)
 class Cut:
-    """Prune the net in `source`, which is the dense job's or a fine-tuned one, into `folder`."""
+    """Prune the net in `source`, which is the dense job's or a fine-tuned one, into `folder`.
+
+    early: the same net as it was before the epochs that rewinding takes back; it is pruned alike, into folder / EARLY.
+    thinning: the job, if the schedule is gradual, that left in `source` a net whose nodes to prune are silent.
+    """
 
     dense: jobs.Job
     criterion: str
     schedule: str
     step: schedule.Step
     source: Path
+    early: Path | None
     folder: Path
+    thinning: jobs.Job | None = None
 
     def __str__(self) -> str:
         return f"{self.dense} {self.criterion} {self.schedule} {self.step.level:g}"
@@ -114,47 +121,111 @@ def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> t
 
     Gives the points, how many jobs were trained and not reused, and how many distinct jobs there are.
     """
-    entry = params.study(study)
+    entry, crew = params.study(study), _Crew(params, f"prune {study}")
     ways = [(way, schedule.rounds(way, entry.prune.levels)) for way in entry.prune.schedules]
     points = [Point(job, "none", "none", "none", 0.0, _dense(job)) for job in dense]
-    tuned: dict[tuple, Path] = {}
-    trained, keys = 0, set()
+    begun = {job: _begun(entry, job) for job in dense if "rewind" in entry.prune.recoveries}
+    crew.train(begun.values())
+    nets = {(job, 0.0): (_dense(job), begun[job].folder if begun else None) for job in dense}
     for turn in range(max(len(rounds) for _, rounds in ways)):
         steps = [(way, step) for way, rounds in ways for step in (rounds[turn] if turn < len(rounds) else ())]
         cuts = [
-            Cut(job, criterion, way, step, tuned.get((job, criterion, way, step.start), _dense(job)), Path())
+            Cut(job, criterion, way, step, *_source(nets, job, criterion, way, step), Path())
             for job in dense
             for criterion in entry.prune.criteria
             for way, step in steps
         ]
         cuts = [replace(cut, folder=waiting / f"{turn}-{number}") for number, cut in enumerate(cuts)]
+        slow = {cut: thinning(entry, cut) for cut in cuts if cut.schedule == "gradual"}
+        crew.train(slow.values())
+        cuts = [replace(cut, source=slow[cut].folder, thinning=slow[cut]) if cut in slow else cut for cut in cuts]
         settings = fan_out(carry_out, cuts, title=f"cut {study}", **params.crew)
-        new = [point for cut, found in zip(cuts, settings, strict=True) for point in recoveries(entry, cut, found)]
-        work = [point.job for point in new if point.job]
-        trained += jobs.train_all(work, params, f"prune {study}") if work else 0
-        keys |= {job.key for job in work}
-        tuned = {(p.dense, p.criterion, p.schedule, p.level): p.folder for p in new if p.recovery == "finetune"}
-        points += [point for point in new if point.recovery in entry.prune.recoveries]
-    return points, trained, len(keys)
+        new = [(cut, recoveries(entry, cut, found)) for cut, found in zip(cuts, settings, strict=True)]
+        crew.train(point.job for _, found in new for point in found if point.job)
+        for cut, found in new:
+            points += [point for point in found if point.recovery in entry.prune.recoveries]
+            tuned = next((point.folder for point in found if point.recovery == "finetune"), cut.folder)
+            nets[cut.dense, cut.criterion, cut.schedule, cut.step.level] = tuned, cut.early and cut.folder / EARLY
+    return points, crew.trained, len(crew.keys)
+
+
+class _Crew:
+    """Trains jobs, and counts those that were trained and not reused, and the distinct ones."""
+
+    def __init__(self, params: Params, title: str) -> None:
+        self.params, self.title, self.trained, self.keys = params, title, 0, set()
+
+    def train(self, work: Iterable[jobs.Job]) -> None:
+        if work := list(work):
+            self.trained += jobs.train_all(work, self.params, self.title)
+            self.keys |= {job.key for job in work}
+
+
+def _source(nets: dict[tuple, Any], job: jobs.Job, criterion: str, way: str, step: schedule.Step) -> tuple:
+    """Where the net that the step starts from lies, and the same net before the epochs that rewinding takes back."""
+    return nets[(job, criterion, way, step.start) if step.start else (job, 0.0)]
+
+
+def _begun(entry: Study, dense: jobs.Job) -> jobs.Job:
+    """The dense net's training up to the epochs that rewinding takes back."""
+    begin, _ = again(entry, dense).span
+    return replace(dense, recipe=dense.recipe.changed({"snapshots": (), "span": (0, begin)}), label=" begun")
+
+
+def again(entry: Study, dense: jobs.Job) -> Recipe:
+    """The last epochs of the model's own recipe, as many as fine-tuning has."""
+    epochs = dense.recipe.epochs
+    return dense.recipe.changed({"snapshots": (), "span": (epochs - entry.prune_recipe(dense.model).epochs, epochs)})
+
+
+def tuning(entry: Study, dense: jobs.Job) -> jobs.Job:
+    """The dense net's job with the recipe of fine-tuning."""
+    recipe = entry.prune_recipe(dense.model).changed({"snapshots": ()})
+    return replace(dense, recipe=recipe, teacher=_dense(dense) if recipe.distil else None)
+
+
+def thinning(entry: Study, cut: Cut) -> jobs.Job:
+    """Fine-tuning from the dense net during which the nodes fall silent one after the other."""
+    job = tuning(entry, cut.dense)
+    how = {"level": cut.step.level, "criterion": cut.criterion, "inputs": entry.prune.inputs}
+    label = f" {cut.criterion} {cut.schedule} {cut.step.level:g}"
+    return replace(job, recipe=job.recipe.changed({"thin": how}), start=_dense(cut.dense), label=label)
 
 
 def recoveries(entry: Study, cut: Cut, settings: dict[str, Any]) -> list[Point]:
     """The nets that a cut gives. An iterative schedule goes on from fine-tuned nets even where no point shows them.
 
-    scratch-epochs: fresh weights and the model's own recipe, as many epochs as the dense net and its fine-tunings took.
+    What trains from scratch has fresh weights and the model's own recipe; its epochs are those of the dense net and its
+    fine-tunings together, or make for as many multiply-adds as these at the dense net's size.
     """
-    dense, level = cut.dense, cut.step.level
-    tune = entry.prune_recipe(dense.model).changed({"snapshots": ()})
-    whole = dense.recipe.changed({"snapshots": (), "epochs": dense.recipe.epochs + cut.step.turn * tune.epochs})
+    dense, level, asked = cut.dense, cut.step.level, entry.prune.recoveries
+    tune, last = tuning(entry, dense), again(entry, dense) if REWOUND & set(asked) else None
     label = f" {cut.criterion} {cut.schedule} {level:g}"
-    found = [cut.point("none", None)]
-    if "finetune" in entry.prune.recoveries or cut.schedule == "iterative":
-        job = replace(dense, settings=settings, recipe=tune, start=cut.folder, label=label)
-        found.append(cut.point("finetune", job))
-    if "scratch-epochs" in entry.prune.recoveries:
-        job = replace(dense, settings=settings, recipe=whole, label=f" scratch {level:g}")
-        found.append(cut.point("scratch-epochs", job))
+    epochs = dense.recipe.epochs + cut.step.turn * tune.recipe.epochs
+    found = []
+    if cut.thinning:
+        found.append(replace(cut.point("finetune", cut.thinning), folder=cut.folder))
+    else:
+        found.append(cut.point("none", None))
+    if not cut.thinning and ("finetune" in asked or cut.schedule == "iterative"):
+        found.append(cut.point("finetune", replace(tune, settings=settings, start=cut.folder, label=label)))
+    if not cut.thinning and "lr-rewind" in asked:
+        job = replace(dense, settings=settings, recipe=last, start=cut.folder, label=f"{label} lr-rewind")
+        found.append(cut.point("lr-rewind", job))
+    if not cut.thinning and "rewind" in asked:
+        job = replace(dense, settings=settings, recipe=last, start=cut.folder / EARLY, label=f"{label} rewind")
+        found.append(cut.point("rewind", job))
+    if "scratch-epochs" in asked:
+        found.append(cut.point("scratch-epochs", _fresh(dense, settings, epochs, f" scratch {level:g}")))
+    if "scratch-madds" in asked:
+        work = [files.read_json(folder / "spec.json")["cost"]["multiply_adds"] for folder in (_dense(dense), cut.folder)]
+        longer = round(epochs * work[0] / work[1])
+        found.append(cut.point("scratch-madds", _fresh(dense, settings, longer, f" long scratch {level:g}")))
     return found
+
+
+def _fresh(dense: jobs.Job, settings: dict[str, Any], epochs: int, label: str) -> jobs.Job:
+    return replace(dense, settings=settings, recipe=dense.recipe.changed({"snapshots": (), "epochs": epochs}), label=label)
 
 
 def carry_out(cut: Cut) -> dict[str, Any]:
