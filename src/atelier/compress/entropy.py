@@ -65,7 +65,8 @@ class HuffmanWriter:
         return float(counts @ table)
 
     def bits(self, values: np.ndarray, width: int) -> None:
-        self._append(values, np.full(len(values), width))
+        places = np.arange(width, dtype=np.uint64)[::-1]
+        self._parts.append((values.astype(np.uint64)[:, None] >> places & 1).astype(np.uint8).ravel())
 
     def symbols(self, values: np.ndarray, table: np.ndarray) -> None:
         if len(table) == 1:  # there is nothing to say
@@ -73,15 +74,12 @@ class HuffmanWriter:
         order, starts = canonical(table)
         words = np.zeros(len(table), np.int64)
         words[order] = starts >> (WINDOW - table[order])
-        self._append(words[values], table[values])
+        widths = table[values]
+        after = np.repeat(np.cumsum(widths), widths) - np.arange(widths.sum()) - 1  # bits that follow of the same word
+        self._parts.append((np.repeat(words[values], widths) >> after & 1).astype(np.uint8))
 
     def finish(self) -> bytes:
         return np.packbits(np.concatenate(self._parts)).tobytes() if self._parts else b""
-
-    def _append(self, words: np.ndarray, widths: np.ndarray) -> None:
-        ends = np.cumsum(widths)
-        after = np.repeat(ends, widths) - np.arange(widths.sum()) - 1  # bits of the same word that follow this one
-        self._parts.append((np.repeat(words.astype(np.uint64), widths) >> after.astype(np.uint64) & 1).astype(np.uint8))
 
 
 class HuffmanReader:
@@ -270,7 +268,7 @@ def _split_rising(count: int, width: int) -> tuple[int, int]:
 def put_symbols(writer: Writer | Counter, values: np.ndarray, alphabet: int) -> None:
     """Numbers below `alphabet`, after the table of their code; the reader has to know how many of both there are."""
     table = writer.table(np.bincount(values, minlength=alphabet))
-    width = int(table.max(initial=0)).bit_length()
+    width = int(table.max()).bit_length()
     writer.bits(np.array([width]), 5)
     writer.bits(table, width)
     writer.symbols(values, table)

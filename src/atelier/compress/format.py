@@ -32,7 +32,7 @@ from atelier.compress.entropy import (
     take_rising,
     take_symbols,
 )
-from atelier.compress.places import put_gaps, put_map, take_gaps, take_map
+from atelier.compress.places import put_places, take_places
 from atelier.errors import AtelierError, nearest
 
 MAGIC, VERSION = b"ATLR", 1
@@ -244,7 +244,7 @@ def _put_patterns(parts: _Parts, patterns: np.ndarray, half: bool, way: int) -> 
         return
     if way == SPARSE:
         kept = patterns != 0
-        _put_places(parts.indices, kept)
+        put_places(parts.indices, kept)
         values = patterns[kept]
     book, codes = np.unique(values, return_inverse=True)
     put_number(parts.codebook, len(book))
@@ -258,18 +258,10 @@ def _take_tensor(parts: _Parts, dtype: str, shape: tuple[int, ...]) -> np.ndarra
     if way == RAW:
         patterns.flat = parts.values.bits(patterns.size, width)
     else:
-        places = _take_places(parts.indices, patterns.shape) if way == SPARSE else np.ones(patterns.shape, bool)
+        places = take_places(parts.indices, patterns.shape) if way == SPARSE else np.ones(patterns.shape, bool)
         book = take_rising(parts.codebook, take_number(parts.codebook), width)
         patterns[places] = book[take_symbols(parts.values, int(places.sum()), len(book))]
     return _tensor(patterns, bool(half), np.dtype(dtype)).reshape(shape)
-
-
-def _put_places(writer: Writer | Counter, kept: np.ndarray) -> None:
-    (put_map if writer.maps else put_gaps)(writer, kept)
-
-
-def _take_places(reader: Reader, shape: tuple[int, int]) -> np.ndarray:
-    return (take_map if reader.maps else take_gaps)(reader, shape)
 
 
 def _cost(kind: type[Writer], patterns: np.ndarray, half: bool, way: int) -> float:

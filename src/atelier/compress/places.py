@@ -1,5 +1,7 @@
 """Where the values other than 0 of a matrix are: as gaps for Huffman codes, as a map of flags for the range coder."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from atelier.compress.entropy import (
@@ -8,6 +10,8 @@ from atelier.compress.entropy import (
     HuffmanWriter,
     RangeReader,
     RangeWriter,
+    Reader,
+    Writer,
     put_number,
     put_symbols,
     take_number,
@@ -15,8 +19,17 @@ from atelier.compress.entropy import (
 )
 
 GAP_BITS = range(1, 13)  # widths of a gap that are tried
-SWEEPS = 30
+SWEEPS = 30  # after which expected counts are those of rows and columns to a few hundredths
 RAREST = 2.0**-12  # no flag is likelier, nor less likely, than this allows
+
+
+def put_places(writer: Writer | Counter, kept: np.ndarray) -> None:
+    """kept: booleans (rows, columns), some of them true."""
+    (put_map if writer.maps else put_gaps)(writer, kept)
+
+
+def take_places(reader: Reader, shape: tuple[int, int]) -> np.ndarray:
+    return (take_map if reader.maps else take_gaps)(reader, shape)
 
 
 # ---- gaps
@@ -69,9 +82,13 @@ GRIDS = len(_grids(1))
 
 
 def put_map(writer: RangeWriter, kept: np.ndarray) -> None:
-    """A flag for each cell, under the densities of rows and columns in the classes that cost least."""
-    grids = [(rows, columns) for rows in range(GRIDS) for columns in range(GRIDS)]
-    put_map_under(writer, kept, min(grids, key=lambda pair: _cost(put_map_under, RangeWriter, kept, pair)))
+    """A flag for each cell, under densities of columns and rows in classes that cost least, one choice after the other.
+
+    All rows in one class and all columns in one are one density for the whole matrix.
+    """
+    columns = min(range(GRIDS), key=lambda grid: _cost(put_map_under, RangeWriter, kept, (0, grid)))
+    rows = min(range(GRIDS), key=lambda grid: _cost(put_map_under, RangeWriter, kept, (grid, columns)))
+    put_map_under(writer, kept, (rows, columns))
 
 
 def put_map_under(writer: RangeWriter | Counter, kept: np.ndarray, grids: tuple[int, int]) -> None:
@@ -136,7 +153,8 @@ def _sum(values: np.ndarray) -> np.ndarray:
     return np.cumsum(values, axis=-1)[..., -1]
 
 
-def _cost(put, kind: type, kept: np.ndarray, choice) -> float:
+def _cost(put: Callable, kind: type[Writer], kept: np.ndarray, choice: int | tuple[int, int]) -> float:
+    """Bits."""
     counter = Counter(kind)
     put(counter, kept, choice)
     return counter.total

@@ -46,7 +46,7 @@ def share_all(tensors: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> d
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """The nearest values that float16 has, as float32.
+    """The nearest values that float16 has, as float32, with one zero: the file would keep a negative one apart.
 
     Raises AtelierError if one is not finite or beyond float16.
     """
@@ -55,7 +55,7 @@ def rounded(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(halves).all():
         worst = values[~np.isfinite(halves)][0]
         raise AtelierError(f"a weight is {worst:g}; shared weights are float16, at most 65504: train with a lower rate")
-    return halves.astype(np.float32)
+    return halves.astype(np.float32) + np.float32(0)
 
 
 def lloyd(ordered: np.ndarray, centres: np.ndarray) -> np.ndarray:
