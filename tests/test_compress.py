@@ -425,23 +425,27 @@ def test_a_net_that_is_built_otherwise_now_is_refused(content, monkeypatch):
 @pytest.mark.parametrize(
     "written",
     [
-        "41544c52010d4349fb00120d04031390cdb4220e3cd324534c806680401c1a00a402ab80068008f03fb99999a020f869f80e403023c0003c"
-        "008001080220012000017800",
-        "41544c5201671242f601120f00061390cdb41fd4b49a3106bb33347ea61b19906402f400005805a007503d7d89ab3a16b4b90b4f1123c000"
-        "3bff6a0008000ffcdffdc17744",
+        "41544c520106bc4ab200120d18071390cdb4220e3ce314230c807c9880648740a402ab80068008f03fb99999a041bd1d000865168015"
+        "7f981a0c0e8301a1555555555557800e80000000018023c0003c008001080220045008c011c024004880920126025004a8096012e026"
+        "004c4099013300900000bc00",
+        "41544c5201ef01790801120d1c041390cdb41fd4b4aa2096bbf44a968e0285aea402ab80036808203e75a2666d1a420c3bec3bfc03db"
+        "2d67c853e87e99c6d075186df9cd7064dbf915278f08a123c0003bff6a0008001000100020004000800080010002000370a6df5dbadb"
+        "6df6cc2d88daf2b3cfdc00bbd1",
     ],
 )
 def test_files_of_version_1_are_read_by_every_later_one(written):
-    weight = np.where(np.arange(20).reshape(5, 4) % 3 == 0, np.float32(0.5), np.float32(0))
-    weight[1, 2] = -0.25
+    rows, columns = np.indices((20, 40))
+    weight = np.where((rows < 8) & (rows * columns % 7 == 1), np.float32(0.5), np.float32(0))
+    weight[1, 2], weight[15, 30] = -0.25, 0.5
     expected = {
         "layers.0.weight": weight,
-        "layers.0.bias": np.arange(5, dtype=np.float32),
-        "head.weight": np.full((2, 5), np.float32(0.1)),
+        "layers.0.bias": np.arange(20, dtype=np.float32),
+        "head.weight": np.full((2, 20), np.float32(0.1)),
         "head.bias": np.array([0, -1], np.float32),
     }
     spec, tensors = format.load(bytes.fromhex(written))
-    assert spec == {"family": "mlp", "shape": [4], "classes": 2, "settings": {"hidden": [5]}}
+    assert spec == {"family": "mlp", "shape": [40], "classes": 2, "settings": {"hidden": [20]}}
+    assert format.ledger(bytes.fromhex(written))["indices"] > 0
     assert list(tensors) == list(expected) and all(same_bits(tensors[name], expected[name]) for name in expected)
 
 
