@@ -1,6 +1,7 @@
 """Take nodes out of a net: `remove` builds a smaller net, `mask` silences them in place; both compute the same."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier import families
+from atelier.errors import AtelierError
 from atelier.layers import Nodes, Shape, Slice
 
 Keep = Mapping[str, np.ndarray]
@@ -28,13 +30,15 @@ def remove(
 
     With `means` (reader's tensor -> its mean input) the readers' biases take over what removed nodes gave on average.
     That is exact for a constant node, except where a convolution pads and before the first step of a recurrent layer.
+
+    Raises AtelierError if two layers' nodes lie along one axis of a tensor, as flattened maps do with their maps.
     """
     state = _folded(model, keep, means)
     for nodes in _named(model, keep):
         for part in (*nodes.writers, *nodes.readers):
             places = torch.as_tensor(_places(part, nodes.width, keep[nodes.name]), device=state[part.tensor].device)
             state[part.tensor] = state[part.tensor].index_select(part.axis, places)
-    smaller = {**settings, **model.resized({name: len(indices) for name, indices in keep.items()})}
+    smaller = {**settings, **model.resized(keep)}
     like = next(model.parameters())
     with torch.random.fork_rng(devices=[]):
         pruned = families.load(family)(shape, classes, **smaller).to(like)
@@ -69,7 +73,18 @@ def _folded(model: nn.Module, keep: Keep, means: Means | None) -> dict[str, Tens
 
 
 def _named(model: nn.Module, keep: Keep) -> list[Nodes]:
-    return [nodes for nodes in model.nodes() if nodes.name in keep]
+    named = [nodes for nodes in model.nodes() if nodes.name in keep]
+    along = defaultdict(list)
+    for nodes in sorted(named, key=lambda nodes: nodes.given):
+        for part in (*nodes.writers, *nodes.readers):
+            along[part.tensor, part.axis].append(nodes.name)
+    for (tensor, _), names in along.items():
+        if len(names) > 1:
+            raise AtelierError(
+                f"{' and '.join(names)} lie along the same axis of {tensor}; remove {names[0]} first, then {names[1]} "
+                "from the net that is left"
+            )
+    return named
 
 
 def _places(part: Slice, width: int, indices: np.ndarray) -> np.ndarray:
