@@ -66,6 +66,18 @@ OFF = (None, False, ())  # equal to 0 too
 _METRIC, _EXACT = r"(train|validation|test|gap|weights)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
 T = TypeVar("T")
 Kind = Literal["gaussian", "masking", "salt-and-pepper"]
+Criterion = Literal[
+    "activation",
+    "batch-norm",
+    "random",
+    "taylor",
+    "weight-norm",
+    "global-activation",
+    "global-batch-norm",
+    "global-random",
+    "global-taylor",
+    "global-weight-norm",
+]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
@@ -290,14 +302,25 @@ class ModelEntry(Case, extra="allow"):
 
 
 class Prune(Strict):
-    """What is pruned and how: levels are shares of nodes removed; train changes a model's recipe for fine-tuning."""
+    """What is pruned and how: levels are shares of nodes removed; train changes a model's recipe for fine-tuning.
+
+    criteria: names of scores; global-<name> ranks the nodes of all layers together. inputs: whether as large a share of
+    what no layer computes goes too, of an mlp's inputs and of a cnn's flattened maps, one place at a time.
+    """
 
     models: Several[str]
-    criteria: Several[Literal["activation", "random", "weight-norm"]]
+    criteria: Several[Criterion]
     levels: Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(_rising)]
     schedules: Several[Literal["iterative", "one-shot"]] = ("one-shot",)
     recoveries: Several[Literal["finetune", "none", "scratch-epochs"]]
     train: Table[str, Any] = FrozenDict()
+    inputs: bool = False
+
+    @model_validator(mode="after")
+    def _inputs_have_no_norm(self) -> "Prune":
+        if self.inputs and (named := next((name for name in self.criteria if name.endswith("batch-norm")), None)):
+            raise ValueError(f".inputs is true, but {named} cannot rank what no layer computes; drop one of them")
+        return self
 
 
 class Compare(Strict):

@@ -1,5 +1,6 @@
 """prune: models/<study> + data/noisy/<dataset> -> models/<study>-pruned/, pruning.json (without prune: no points)."""
 
+import itertools
 import shutil
 import tempfile
 import time
@@ -18,9 +19,10 @@ from atelier.fanout import fan_out
 from atelier.params import Params, Study, load
 from atelier.prune import choose, remove, schedule, score
 
-OBSERVED = 5000  # training items whose activations are taken
+OBSERVED = 5000  # training items whose activations and gradients are taken
 BATCHES = (1, 256)  # of which latency is taken
 REPEATS = 20
+GLOBAL = "global-"  # before the name of a score by which all layers are ranked together
 ABOUT = (
     "Fine-tuned pruned nets: <model>/<seed>/<criterion>-<schedule>-<level>/, each like the folder of a trained model.\n"
 )
@@ -36,13 +38,14 @@ class Cut:
     step: schedule.Step
     source: Path
     folder: Path
+    inputs: bool = False
 
     def __str__(self) -> str:
         return f"{self.dense} {self.criterion} {self.schedule} {self.step.level:g}"
 
     def point(self, recovery: str, job: jobs.Job | None) -> "Point":
         folder = job.folder if job else self.folder
-        return Point(self.dense, self.criterion, self.schedule, recovery, self.step.level, folder, job)
+        return Point(self.dense, self.criterion, self.schedule, recovery, self.step.level, folder, job, self.inputs)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Point:
     level: float
     folder: Path
     job: jobs.Job | None = None
+    inputs: bool = False  # whether given nodes are pruned too, and so count among its widths
 
     def __str__(self) -> str:
         return f"{self.dense} {self.criterion} {self.schedule} {self.recovery} {self.level:g}"
@@ -95,18 +99,29 @@ def main(study: str) -> None:
 
 
 def check(entry: Study, dense: list[jobs.Job]) -> None:
-    """Raises AtelierError, before anything runs, if a model has no nodes, is untrained, or a level empties a layer."""
+    """Raises AtelierError, before anything runs, if a model is untrained, has nothing to prune or to rank by, or if a
+    level empties a layer.
+    """
     for job in dense:
         files.read_json(_dense(job) / "spec.json")
     for job in {job.model: job for job in dense}.values():
         where = f"params.yaml: studies.{job.study}.prune.models names {job.model}"
         if not hasattr(families.load(job.family), "nodes"):
             raise AtelierError(f"{where}, but family {job.family} has no nodes to remove; drop it")
-        widths = _widths(checkpoint.build(_spec(job)))
+        model = checkpoint.build(_spec(job))
+        widths = _widths(model, entry.prune.inputs)
         if not widths:
             raise AtelierError(f"{where}, which has no hidden layer to prune; drop it")
-        for level in entry.prune.levels:
-            choose.uniform(widths, level, f"{job.study}.{job.model}")
+        if entry.prune.inputs and not any(nodes.given for nodes in model.nodes()):
+            raise AtelierError(f"{where}, but family {job.family} has no inputs to remove; drop it, or prune.inputs")
+        if any(criterion.endswith("batch-norm") for criterion in entry.prune.criteria):
+            try:
+                score.batch_norm(model)
+            except AtelierError as error:
+                raise AtelierError(f"{where}, but {error}") from None
+        equal = {name: np.ones(width) for name, width in widths.items()}
+        for criterion, level in itertools.product(entry.prune.criteria, entry.prune.levels):
+            _counts(criterion, equal, widths, level, job)
 
 
 def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> tuple[list[Point], int, int]:
@@ -116,13 +131,21 @@ def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> t
     """
     entry = params.study(study)
     ways = [(way, schedule.rounds(way, entry.prune.levels)) for way in entry.prune.schedules]
-    points = [Point(job, "none", "none", "none", 0.0, _dense(job)) for job in dense]
+    points = [Point(job, "none", "none", "none", 0.0, _dense(job), inputs=entry.prune.inputs) for job in dense]
     tuned: dict[tuple, Path] = {}
     trained, keys = 0, set()
     for turn in range(max(len(rounds) for _, rounds in ways)):
         steps = [(way, step) for way, rounds in ways for step in (rounds[turn] if turn < len(rounds) else ())]
         cuts = [
-            Cut(job, criterion, way, step, tuned.get((job, criterion, way, step.start), _dense(job)), Path())
+            Cut(
+                job,
+                criterion,
+                way,
+                step,
+                tuned.get((job, criterion, way, step.start), _dense(job)),
+                Path(),
+                entry.prune.inputs,
+            )
             for job in dense
             for criterion in entry.prune.criteria
             for way, step in steps
@@ -161,19 +184,32 @@ def carry_out(cut: Cut) -> dict[str, Any]:
     """Prune one net and store it; gives its settings."""
     job = cut.dense
     model, spec = checkpoint.load(cut.source)
-    counts = choose.uniform(_widths(checkpoint.build(_spec(job))), cut.step.level, f"{job.study}.{job.model}")
-    means = None
-    if cut.criterion == "activation":
-        x = items(Store(paths.noisy(job.dataset)), "train", job.recipe.noise, job.recipe.hold_out).x
-        seen = score.observe(model, x[np.linspace(0, len(x) - 1, min(OBSERVED, len(x))).astype(int)])
-        scores, means = score.activation(model, seen), score.means(seen)
-    else:
-        scores = score.weight_norm(model) if cut.criterion == "weight-norm" else score.random(model, job.seed)
-    keep = choose.best(scores, counts)
+    every, means = scored(cut, model)
+    scores = {nodes.name: every[nodes.name] for nodes in choose.candidates(model, cut.inputs)}
+    widths = _widths(checkpoint.build(_spec(job)), cut.inputs)
+    keep = choose.best(scores, _counts(cut.criterion, scores, widths, cut.step.level, job))
     shape, classes = tuple(spec["shape"]), spec["classes"]
     pruned, settings = remove.remove(model, job.family, shape, classes, job.settings, keep, means)
     checkpoint.save(cut.folder, spec | {"settings": settings, "cost": cost.exact(pruned, shape)}, pruned)
     return settings
+
+
+def scored(cut: Cut, model: torch.nn.Module) -> tuple[score.Scores, remove.Means | None]:
+    """The scores of all nodes; and their means, where what goes is folded into biases."""
+    job, name = cut.dense, cut.criterion.removeprefix(GLOBAL)
+    match name:
+        case "batch-norm":
+            return score.batch_norm(model), None
+        case "random":
+            return score.random(model, job.seed), None
+        case "weight-norm":
+            return score.weight_norm(model), None
+    train = items(Store(paths.noisy(job.dataset)), "train", job.recipe.noise, job.recipe.hold_out)
+    rows = np.linspace(0, len(train) - 1, min(OBSERVED, len(train))).astype(int)
+    if name == "taylor":
+        return score.taylor(model, train.x[rows], (train.y if hasattr(model, "classify") else train.clean)[rows]), None
+    seen = score.observe(model, train.x[rows])
+    return score.activation(model, seen), score.means(seen)
 
 
 def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -181,7 +217,7 @@ def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     model, spec = checkpoint.load(point.folder)
     recipe, store = point.dense.recipe, Store(paths.noisy(point.dense.dataset))
     test = items(store, "test", recipe.noise, recipe.hold_out)
-    figures = {"widths": list(_widths(model).values()), "test": evaluation.judge(model, test)}
+    figures = {"widths": list(_widths(model, point.inputs).values()), "test": evaluation.judge(model, test)}
     if recipe.hold_out:
         held = items(store, "validation", recipe.noise, recipe.hold_out)
         figures["validation"] = evaluation.judge(model, held)
@@ -249,5 +285,15 @@ def _spec(job: jobs.Job) -> dict[str, Any]:
     return {"family": job.family, "shape": store.shape, "classes": len(store.classes), "settings": job.settings}
 
 
-def _widths(model: torch.nn.Module) -> dict[str, int]:
-    return {nodes.name: nodes.width for nodes in model.nodes()}
+def _widths(model: torch.nn.Module, inputs: bool) -> dict[str, int]:
+    return {nodes.name: nodes.width for nodes in choose.candidates(model, inputs)}
+
+
+def _counts(
+    criterion: str, scores: score.Scores, widths: dict[str, int], level: float, job: jobs.Job
+) -> dict[str, int]:
+    """How many nodes of each layer stay; widths: those of the dense net."""
+    model = f"{job.study}.{job.model}"
+    if criterion.startswith(GLOBAL):
+        return choose.across(scores, widths, level, model)
+    return choose.uniform(widths, level, model)
