@@ -66,6 +66,18 @@ OFF = (None, False, ())  # equal to 0 too
 _METRIC, _EXACT = r"(train|validation|test|gap|weights)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
 T = TypeVar("T")
 Kind = Literal["gaussian", "masking", "salt-and-pepper"]
+Criterion = Literal[
+    "activation",
+    "batch-norm",
+    "random",
+    "taylor",
+    "weight-norm",
+    "global-activation",
+    "global-batch-norm",
+    "global-random",
+    "global-taylor",
+    "global-weight-norm",
+]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
@@ -80,10 +92,6 @@ ModelName = Annotated[
 Metric = Annotated[str, strict.like(_METRIC, "a metric, as in test.accuracy")]
 Figure = Annotated[str, strict.like(f"{_METRIC}|{_EXACT}", "a metric, as in test.accuracy, or parameters")]
 Row = Annotated[str, strict.like(r"D[0-4](\.[a-z0-9-]+)+", "a row of the catalogue, as in D0.2")]
-Criterion = Literal[
-    "activation", "batch-norm", "global-activation", "global-batch-norm", "global-random", "global-taylor",
-    "global-weight-norm", "random", "taylor", "weight-norm",
-]
 Levels = Annotated[tuple[Annotated[T, AfterValidator(_short)], ...], AfterValidator(strict.once)]
 
 
@@ -350,6 +358,8 @@ class ModelEntry(Case, extra="allow"):
 class Prune(Strict):
     """What is pruned and how: levels are shares of nodes removed; train changes a model's recipe for fine-tuning.
 
+    criteria: names of scores; global-<name> ranks the nodes of all layers together. inputs: whether as large a share of
+    what no layer computes goes too, of an mlp's inputs and of a cnn's flattened maps, one place at a time.
     schedules: all at once, level by level, or one after the other while the net is fine-tuned (gradual).
     recoveries: after pruning nothing; fine-tuning; the last epochs of the model's own recipe over again, as many as
     fine-tuning has, from the weights as they are (lr-rewind) or as they were before these epochs (rewind; Renda et al.
@@ -357,11 +367,18 @@ class Prune(Strict):
     """
 
     models: Several[str]
-    criteria: Several[Literal["activation", "random", "weight-norm"]]
+    criteria: Several[Criterion]
     levels: Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(_rising)]
     schedules: Several[Literal["gradual", "iterative", "one-shot"]] = ("one-shot",)
     recoveries: Several[Literal["finetune", "lr-rewind", "none", "rewind", "scratch-epochs", "scratch-madds"]]
     train: Table[str, Any] = FrozenDict()
+    inputs: bool = False
+
+    @model_validator(mode="after")
+    def _inputs_have_no_norm(self) -> "Prune":
+        if self.inputs and (named := next((name for name in self.criteria if name.endswith("batch-norm")), None)):
+            raise ValueError(f".inputs is true, but {named} cannot rank what no layer computes; drop one of them")
+        return self
 
 
 def pruned_name(model: str, criterion: str, schedule: str, recovery: str, level: float) -> str:
@@ -373,8 +390,8 @@ class Compare(Strict):
     """What settles a claim: a metric and one of the forms below. `from` and `to` are epochs: start and end here.
 
     A pruned net is named by its model, criterion, schedule, recovery and level, as in mlp:taylor:one-shot:finetune:0.5.
-    bound: a number in the place of `than`. floor: a method that trains no net, as metrics.json names it (identity, pca-32, ridge), in the place of `than`;
-    floor_metric: its figure to compare with, if that is another than `metric`.
+    bound: a number in the place of `than`. floor: a method that trains no net, as metrics.json names it (identity,
+    pca-32, ridge), in the place of `than`; floor_metric: its figure to compare with, if that is another than `metric`.
     """
 
     metric: Metric
@@ -523,7 +540,9 @@ class Study(Experiment):
         for where, compare in self._compared:
             for model, epoch in itertools.product(compare.models, (compare.epoch, compare.start, compare.end)):
                 if epoch and model not in self.models:
-                    raise ValueError(f"{where} names epoch {epoch} of the pruned net {model}, of which no curve is kept")
+                    raise ValueError(
+                        f"{where} names epoch {epoch} of the pruned net {model}, of which no curve is kept"
+                    )
                 if epoch and not (recipe := self.recipe(model)).evaluates(epoch):
                     allowed = f"1, {recipe.epochs} or a multiple of {recipe.evaluate_every} between"
                     raise ValueError(f"{where} names epoch {epoch}, at which {model} is not evaluated; give {allowed}")

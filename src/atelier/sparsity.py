@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from atelier.data.items import Items
 from atelier.errors import AtelierError
-from atelier.layers import Nodes
 from atelier.params import Recipe, Thin
 from atelier.prune import choose, remove, score
 
@@ -52,7 +51,7 @@ class Constraint:
         for weight, kept in self.kept:
             weight.mul_(kept)  # and not the gradient: an optimizer moves on by what it remembers
         for nodes in self.nodes:
-            read = _read(self.tensors, nodes)
+            read = [remove.weights_of(self.tensors, reader, nodes.width) for reader in nodes.readers]
             size = sum(part[0].numel() for part in read)
             length = torch.sqrt(sum(part.square().flatten(1).sum(1) for part in read))
             shrunk = (1.0 - lr * self.rate * size**0.5 / length.clamp_min(1e-30)).clamp_min(0.0)
@@ -80,16 +79,27 @@ def _groups(weight: Tensor) -> _Groups:
     return _Groups(places, first, ((values != 0) | (weight.dim() == 1)).to(flat))
 
 
-@torch.no_grad()
 def thin(model: nn.Module, how: Thin, done: float, train: Items, seed: int) -> None:
     """Silence, in place, the nodes or weights that should be silent when the share `done` of training is over."""
     level = how.level * (1.0 - (1.0 - min(1.0, done / how.until)) ** 3)
     if how.what == "weights":
         return _drop_smallest([weight for weight in model.parameters() if weight.dim() > 1], level)
-    keep = choose.keep(model, how.criterion, level, train, seed, inputs=how.inputs)
-    model.load_state_dict(remove.mask(model, keep).state_dict())
+    read = remove.read(model)
+    every, _ = score.by(how.criterion, model, train, seed)
+    nodes = choose.candidates(model, how.inputs)
+    scores = {found.name: _silent_last(every[found.name], read[found.name]) for found in nodes}
+    counts = choose.counts(how.criterion, scores, {found.name: found.width for found in nodes}, level, "this net")
+    model.load_state_dict(remove.mask(model, choose.best(scores, counts)).state_dict())
 
 
+def _silent_last(scores: np.ndarray, read: np.ndarray) -> np.ndarray:
+    """The scores, those of nodes that nobody reads below all others."""
+    last = np.full(len(scores), -1e-30)  # too small for the norm of a layer's scores
+    last[read] = scores[read]
+    return last
+
+
+@torch.no_grad()
 def _drop_smallest(weights: list[Tensor], level: float) -> None:
     """Set the share `level` of all weights to zero, the smallest, whichever layer they are of."""
     sizes = torch.cat([weight.abs().flatten() for weight in weights])
@@ -98,22 +108,3 @@ def _drop_smallest(weights: list[Tensor], level: float) -> None:
         bar = sizes.kthvalue(count).values
         for weight in weights:
             weight[weight.abs() <= bar] = 0.0
-
-
-@torch.no_grad()
-def heard(model: nn.Module) -> dict[str, np.ndarray]:
-    """Nodes' name -> the indices, rising, of the nodes that somebody reads: the others can go, and nothing changes."""
-    tensors = dict(model.named_parameters())
-    found = {}
-    for nodes in model.nodes():
-        silent = torch.stack([(part == 0).flatten(1).all(1) for part in _read(tensors, nodes)]).all(0)
-        found[nodes.name] = np.flatnonzero(~silent.cpu().numpy())
-    return found
-
-
-def _read(tensors: dict[str, Tensor], nodes: Nodes) -> list[Tensor]:
-    """What each reader multiplies the nodes by: views (width, ...) of its weights."""
-    return [
-        tensors[part.tensor].movedim(part.axis, 0).unflatten(0, (part.groups, nodes.width, part.block)).movedim(1, 0)
-        for part in nodes.readers
-    ]

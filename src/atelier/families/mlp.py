@@ -1,7 +1,6 @@
 """Multilayer perceptron: dense layers of any widths, dropout per layer, weight penalties, residual blocks."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,16 +10,20 @@ from torch.optim import Optimizer as TorchOptimizer
 from atelier.layers import (
     ACTIVATIONS,
     Activation,
+    Flatten,
     Init,
     Nodes,
     NonNegative,
+    Place,
     Rate,
     Shape,
     Width,
+    check_places,
     class_losses,
     dense_reader,
     dense_writers,
     initialise,
+    left,
 )
 from atelier.optim import Optimizer
 
@@ -30,6 +33,7 @@ class Model(nn.Module):
 
     l1 and l2 add rate / 2 times the sum of absolute, of squared weights (biases excepted) to the loss.
     residual: after the first layer, hidden layers come in pairs: a -> f(W2 f(W1 a + b1) + b2 + a) (He et al. 2015).
+    inputs: the places of a flattened item that the net reads, rising (all if empty).
     """
 
     def __init__(
@@ -43,12 +47,14 @@ class Model(nn.Module):
         l1: NonNegative = 0.0,
         l2: NonNegative = 0.0,
         residual: bool = False,
+        inputs: tuple[Place, ...] = (),
         init: Init = "he",
         optimizer: Optimizer = Optimizer(),
     ) -> None:
         super().__init__()
-        self.check(hidden=hidden, activation=activation, dropout=dropout, residual=residual)
-        widths = (math.prod(shape), *hidden)
+        self.check(hidden=hidden, activation=activation, dropout=dropout, residual=residual, inputs=inputs)
+        self.flatten = Flatten("inputs", inputs, shape)
+        widths = (self.flatten.width, *hidden)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, hidden, strict=False))
         self.head = nn.Linear(widths[-1], classes)
         single = isinstance(activation, str)
@@ -63,8 +69,10 @@ class Model(nn.Module):
         activation: str | tuple[str, ...] = "relu",
         dropout: tuple[float, ...] = (),
         residual: bool = False,
+        inputs: tuple[int, ...] = (),
         **_,
     ) -> None:
+        check_places("inputs", inputs)
         if not isinstance(activation, str) and len(activation) != len(hidden):
             raise ValueError(
                 f"activation has {len(activation)} names for {len(hidden)} hidden layers; give one for each, or one"
@@ -78,7 +86,7 @@ class Model(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """(n, *shape) -> logits (n, classes)."""
-        h = skip = x.flatten(1)
+        h = skip = self.flatten(x)
         shared = not isinstance(self.activation, nn.ModuleList)
         for i, (layer, rate) in enumerate(zip(self.layers, self.dropout, strict=True)):
             activation = self.activation if shared else self.activation[i]
@@ -101,24 +109,21 @@ class Model(nn.Module):
         yield class_losses(self.classify(x), y, penalty)
 
     def nodes(self) -> list[Nodes]:
-        """A hidden layer's nodes each; with residual, the layers that a skip joins lose the same nodes together."""
+        """A hidden layer's nodes each, then the inputs; with residual, the layers that a skip joins lose the same nodes
+        together.
+        """
         names = [f"layers.{i}" for i in range(len(self.hidden))]
-        readers = [dense_reader(name) for name in (*names[1:], "head")]
-        if not self.residual:
-            return [
-                Nodes(f"hidden.{i}", width, dense_writers(names[i]), (readers[i],))
-                for i, width in enumerate(self.hidden)
-            ]
-        stream = Nodes("stream", self.hidden[0], dense_writers(*names[::2]), tuple(readers[::2]))
-        inner = range(1, len(self.hidden), 2)
-        return [stream] + [Nodes(f"hidden.{i}", self.hidden[i], dense_writers(names[i]), (readers[i],)) for i in inner]
+        first, *readers = [dense_reader(name) for name in (*names, "head")]
+        hidden = [
+            Nodes(f"hidden.{i}", width, dense_writers(names[i]), (readers[i],)) for i, width in enumerate(self.hidden)
+        ]
+        if self.residual:
+            hidden = [Nodes("stream", self.hidden[0], dense_writers(*names[::2]), tuple(readers[::2])), *hidden[1::2]]
+        return [*hidden, Nodes("inputs", self.flatten.width, (), (first,), given=True)]
 
-    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
-        """The settings of this net with the given widths by nodes' name."""
-        joined = self.residual and "stream" in widths
-        return {
-            "hidden": tuple(
-                widths["stream"] if joined and i % 2 == 0 else widths.get(f"hidden.{i}", width)
-                for i, width in enumerate(self.hidden)
-            )
-        }
+    def resized(self, keep: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """The settings of this net with only the nodes `keep` (nodes' name -> rising indices), and all of others."""
+        names = ["stream" if self.residual and i % 2 == 0 else f"hidden.{i}" for i in range(len(self.hidden))]
+        hidden = tuple(left(keep, name, width) for name, width in zip(names, self.hidden, strict=True))
+        inputs = self.flatten.resized(keep.get("inputs"))
+        return {"hidden": hidden} | ({"inputs": inputs} if inputs else {})

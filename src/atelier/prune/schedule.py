@@ -15,7 +15,7 @@ class Step(NamedTuple):
 def rounds(schedule: str, levels: Sequence[float]) -> list[list[Step]]:
     """Steps in rounds; those of a round do not depend on each other.
 
-    one-shot, gradual: every level from the dense net; iterative: each level from the fine-tuned net of the level before.
+    one-shot, gradual: every level from the dense net; iterative: each from the fine-tuned net of the level before.
     """
     if schedule in ("gradual", "one-shot"):
         return [[Step(0.0, level, 1) for level in levels]]
