@@ -863,6 +863,55 @@ def test_cut_nets_are_those_that_training_items_call_for(pruned):
             assert evaluation.judge(cut, test) == pytest.approx(p["test"], abs=1e-6)
 
 
+def test_rewound_nets_live_their_last_epochs_again(project, tmp_path):
+    """Done once more by hand: half of training, the nodes that the whole training calls for, the other half again."""
+    from atelier import checkpoint, evaluation, fit
+    from atelier.data.items import items
+    from atelier.data.store import Store
+    from atelier.optim import Optimizer
+    from atelier.params import Recipe
+
+    recoveries = ["none", "finetune", "lr-rewind", "rewind", "scratch-madds"]
+    plan = {"criteria": ["weight-norm"], "levels": [0.5], "schedules": ["one-shot"], "recoveries": recoveries}
+    points = {(p["recovery"], p["seed"]): p for p in project({**PRUNE, **plan}) if p["level"]}
+    store = Store(tmp_path / "data/noisy/digits")
+    train, test = (items(store, split, None, True) for split in ("train", "test"))
+    recipe = Recipe(epochs=4, batch=15, lr=0.01, hold_out=True)
+    for seed in (0, 1):
+        dense, _ = checkpoint.load(tmp_path / f"models/tiny/net/{seed}")
+        keep = choose.best(candidates(score.weight_norm(dense), dense), {"hidden.0": 6, "hidden.1": 4})
+        torch.manual_seed(seed)
+        early = families.load("mlp")(store.shape, 2, hidden=(12, 8), optimizer=Optimizer("adam", 0.01))
+        fit.fit(early, recipe.changed({"span": (0, 2)}), seed, train, ("test", test))
+        for recovery, start in (("rewind", early), ("lr-rewind", dense)):
+            cut, settings = remove(start, "mlp", store.shape, 2, {"hidden": (12, 8)}, keep)
+            again = families.load("mlp")(store.shape, 2, **settings, optimizer=Optimizer("adam", 0.01))
+            again.load_state_dict(cut.state_dict())
+            fit.fit(again, recipe.changed({"span": (2, 4)}), seed, train, ("test", test))
+            assert evaluation.judge(again, test) == pytest.approx(points[recovery, seed]["test"], abs=1e-6)
+    # Of 6 epochs of the dense net, 880 multiply-adds an item, so many of a net of 416.
+    histories = (json.loads(path.read_text()) for path in tmp_path.glob(".atelier/*/history.json"))
+    assert [history["epochs"] for history in histories].count(13) == 2
+
+
+def test_gradual_pruning_fine_tunes_as_nodes_and_inputs_go(project, tmp_path):
+    from atelier import checkpoint
+
+    plan = {"criteria": ["global-taylor"], "levels": [0.5], "schedules": ["gradual"], "inputs": True}
+    points = [p for p in project({**PRUNE, **plan, "train": {"epochs": 4, "distil": 0.5}}) if p["level"]]
+    assert sorted(p["recovery"] for p in points) == ["finetune"] * 2 + ["scratch-epochs"] * 2
+    for p in points:
+        a, b, inputs = p["widths"]
+        assert a + b + inputs == (12 + 8 + 64) / 2
+        assert p["parameters"] == inputs * a + a + a * b + b + b * 2 + 2
+        if p["recovery"] == "finetune":
+            folder = tmp_path / f"models/tiny-pruned/net/{p['seed']}/global-taylor-gradual-0.5"
+            model, spec = checkpoint.load(folder)
+            assert len(spec["settings"]["inputs"]) == inputs
+            assert all(part.abs().sum() > 0 for layer in model.layers for part in layer.weight.T)
+    assert len({tuple(p["widths"]) for p in points if p["seed"] == 0}) == 1
+
+
 def test_durations_join_those_of_training_outside_the_outputs(pruned):
     root, points, *_ = pruned
     timings = json.loads((root / "reports/timings/tiny.json").read_text())

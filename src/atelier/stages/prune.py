@@ -43,8 +43,8 @@ def main(study: str) -> None:
         points, trained, expected = prune(params, study, dense, Path(waiting))
         nets = list({point.folder: point for point in points}.values())  # some nets stand for several points
         judged = fan_out(judge, nets, title=f"judge {study}", **params.crew)
+        keep_tuned(study, points)
     found = {net.folder: result for net, result in zip(nets, judged, strict=True)}
-    keep_tuned(study, points)
     records = [point.name | found[point.folder][0] for point in points]
     best = chosen(records)
     records = [record | {"chosen": record["recovery"] == "finetune" and _way(record) in best} for record in records]
@@ -116,13 +116,13 @@ def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> t
 
 
 class _Crew:
-    """Trains jobs, and counts those that were trained and not reused, and the distinct ones."""
+    """Trains jobs, each once, and counts those that were trained and not reused, and the distinct ones."""
 
     def __init__(self, params: Params, title: str) -> None:
         self.params, self.title, self.trained, self.keys = params, title, 0, set()
 
     def train(self, work: Iterable[jobs.Job]) -> None:
-        if work := list(work):
+        if work := [job for job in work if job.key not in self.keys]:
             self.trained += jobs.train_all(work, self.params, self.title)
             self.keys |= {job.key for job in work}
 
