@@ -137,20 +137,15 @@ def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> t
     for turn in range(max(len(rounds) for _, rounds in ways)):
         steps = [(way, step) for way, rounds in ways for step in (rounds[turn] if turn < len(rounds) else ())]
         cuts = [
-            Cut(
-                job,
-                criterion,
-                way,
-                step,
-                tuned.get((job, criterion, way, step.start), _dense(job)),
-                Path(),
-                entry.prune.inputs,
-            )
+            Cut(job, criterion, way, step, tuned.get((job, criterion, way, step.start), _dense(job)), Path())
             for job in dense
             for criterion in entry.prune.criteria
             for way, step in steps
         ]
-        cuts = [replace(cut, folder=waiting / f"{turn}-{number}") for number, cut in enumerate(cuts)]
+        cuts = [
+            replace(cut, folder=waiting / f"{turn}-{number}", inputs=entry.prune.inputs)
+            for number, cut in enumerate(cuts)
+        ]
         settings = fan_out(carry_out, cuts, title=f"cut {study}", **params.crew)
         new = [point for cut, found in zip(cuts, settings, strict=True) for point in recoveries(entry, cut, found)]
         work = [point.job for point in new if point.job]
