@@ -19,7 +19,8 @@ from atelier.fanout import fan_out
 from atelier.params import Params, Study, load
 from atelier.prune import choose, remove, schedule, score
 
-OBSERVED = 5000  # training items whose activations and gradients are taken
+OBSERVED = 5000  # training items whose activations are taken
+GRADED = 1000  # training items whose gradients are taken: recurrent nets take 10 to 20 ms for each
 BATCHES = (1, 256)  # of which latency is taken
 REPEATS = 20
 GLOBAL = "global-"  # before the name of a score by which all layers are ranked together
@@ -200,7 +201,8 @@ def scored(cut: Cut, model: torch.nn.Module) -> tuple[score.Scores, remove.Means
         case "weight-norm":
             return score.weight_norm(model), None
     train = items(Store(paths.noisy(job.dataset)), "train", job.recipe.noise, job.recipe.hold_out)
-    rows = np.linspace(0, len(train) - 1, min(OBSERVED, len(train))).astype(int)
+    count = min(GRADED if name == "taylor" else OBSERVED, len(train))
+    rows = np.linspace(0, len(train) - 1, count).astype(int)
     if name == "taylor":
         return score.taylor(model, train.x[rows], (train.y if hasattr(model, "classify") else train.clean)[rows]), None
     seen = score.observe(model, train.x[rows])
