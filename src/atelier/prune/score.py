@@ -18,7 +18,10 @@ from atelier.prune.choose import GLOBAL
 
 Scores = dict[str, np.ndarray]
 BATCH = 500
-OBSERVED = 5000  # training items whose activations and gradients are taken
+OBSERVED, GRADED = (
+    5000,
+    1000,
+)  # training items whose activations, whose gradients are taken: recurrent nets take 10 ms each
 
 
 class Seen(NamedTuple):
@@ -31,7 +34,7 @@ class Seen(NamedTuple):
 def by(criterion: str, model: nn.Module, train: Items, seed: int) -> tuple[Scores, dict[str, np.ndarray] | None]:
     """The scores of all nodes by a criterion's name; and the readers' mean inputs, where what goes is folded in biases.
 
-    train: of which OBSERVED items, at equal distances, are looked at.
+    train: of which some items, at equal distances, are looked at.
     """
     match criterion.removeprefix(GLOBAL):
         case "batch-norm":
@@ -41,16 +44,16 @@ def by(criterion: str, model: nn.Module, train: Items, seed: int) -> tuple[Score
         case "weight-norm":
             return weight_norm(model), None
         case "taylor":
-            rows = _some(train)
+            rows = _some(train, GRADED)
             return taylor(model, train.x[rows], (train.y if hasattr(model, "classify") else train.clean)[rows]), None
         case "activation":
-            seen = observe(model, train.x[_some(train)])
+            seen = observe(model, train.x[_some(train, OBSERVED)])
             return activation(model, seen), means(seen)
     raise ValueError(f"there is no criterion {criterion}")
 
 
-def _some(train: Items) -> Tensor:
-    return torch.from_numpy(np.linspace(0, len(train) - 1, min(OBSERVED, len(train))).astype(int))
+def _some(train: Items, count: int) -> Tensor:
+    return torch.from_numpy(np.linspace(0, len(train) - 1, min(count, len(train))).astype(int))
 
 
 def weight_norm(model: nn.Module) -> Scores:
