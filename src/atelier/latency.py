@@ -1,4 +1,4 @@
-"""The one place that measures how long a call takes: several calls in turns, so that noise hits all alike."""
+"""The one place that measures how long calls take: several in turns, in ever another order, so noise hits all alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,13 +10,15 @@ import numpy as np
 def compare(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
     """{name: (median, 95th percentile)} of milliseconds a call, over `repeats` rounds in which each has its turn.
 
-    A first call is not timed; where there are several, none at the start of a turn is, because the call before it has
-    left other weights in the processor's cache.
+    The first call is not timed. Where there are several, the first of each turn is not: another call has left its own
+    weights in the processor's cache. The order of a round is drawn: a long call may cost the next one the processor.
     A call has the threads of the process, or those that it was made with.
     """
     spent: dict[str, list[float]] = {name: [] for name in calls}
+    rng = np.random.default_rng(0)
     for turn in range(repeats):
-        for name, call in calls.items():
+        for name in rng.permutation(list(calls)):
+            call = calls[name]
             if turn == 0 or len(calls) > 1:
                 call()
             started = time.perf_counter()
