@@ -98,10 +98,10 @@ def test_a_factorised_net_is_smaller_and_is_saved_and_pruned_by_its_true_norms(t
 
 def test_a_layer_that_would_be_no_smaller_stays():
     model, _ = net()
-    assert lowrank.ranks(model, 1.0) == (0, 0)
+    assert lowrank.ranks_for(model, 1.0) == (0, 0)
     with torch.no_grad():
         model.layers[0].weight.copy_(matrix(30, 1, 0) @ matrix(1, 64, 1))
-    assert lowrank.ranks(model, 0.999) == (1, 0)
+    assert lowrank.ranks_for(model, 0.999) == (1, 0)
 
 
 def test_layers_without_ranks_are_as_they_were():

@@ -39,7 +39,7 @@ def factorise(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return (u[:, :rank] * s[:rank]).to(weight.dtype), v[:rank].to(weight.dtype).contiguous()
 
 
-def ranks(model: nn.Module, energy: float) -> tuple[int, ...]:
+def ranks_for(model: nn.Module, energy: float) -> tuple[int, ...]:
     """For each hidden layer of an mlp the rank that keeps the energy; 0 where two products would be no smaller."""
     found = []
     for layer in model.layers:
