@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_families import CASES, CLASSES, SHAPE, _shaken, build
 
-from atelier import onnx
+from atelier import onnx, tensor_train
 from atelier.cost import forward
 from atelier.errors import AtelierError
 from atelier.prune import choose, score
@@ -58,6 +58,13 @@ def test_a_family_that_cannot_be_exported_says_so_in_one_line(name, reason):
     with pytest.raises(AtelierError, match=f"family {name} {reason}") as refused:
         onnx.export(build(name, {}), SHAPE)
     assert "\n" not in str(refused.value)
+
+
+def test_a_layer_of_cores_has_a_graph_too():
+    model = build("mlp", {"hidden": (12, 6)})
+    first = model.layers[0]
+    model.layers[0] = tensor_train.Dense(tensor_train.decompose(first.weight, (3, 4), (8, 8), 3), first.bias)
+    assert_same(model)
 
 
 def test_export_leaves_the_net_in_training_and_of_its_class():

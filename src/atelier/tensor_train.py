@@ -53,13 +53,13 @@ def matrix(cores: Cores) -> Tensor:
 
 def product(cores: Cores, x: Tensor) -> Tensor:
     """x (items, prod columns) times the transposed matrix, core by core: (items, prod rows)."""
-    items = len(x)
-    h = x.reshape(items, 1, -1)  # rows done by items; the rank; columns to do
+    items = x.shape[0]  # not len(x), which a graph that is traced would hold fast
+    h = x.reshape(items, 1, -1)  # items by rows done; the rank; columns to do
     for core in cores:
         before, m, n, after = core.shape
-        h = h.reshape(len(h), before * n, -1).transpose(1, 2)
+        h = h.reshape(h.shape[0], before * n, -1).transpose(1, 2)
         h = h @ core.transpose(1, 2).reshape(before * n, m * after)  # (items and rows done, columns to do, m * after)
-        h = h.reshape(*h.shape[:2], m, after).permute(0, 2, 3, 1).reshape(len(h) * m, after, -1)
+        h = h.reshape(*h.shape[:2], m, after).permute(0, 2, 3, 1).reshape(h.shape[0] * m, after, -1)
     return h.reshape(items, -1)
 
 

@@ -121,7 +121,9 @@ def _draw_costs(series: dict[str, list[Any]]) -> "Figure":
         axes.plot(costs, [100 * _mean(runs, f"test.{metric}") for _, runs in by_cost], "o-", color=colour, label=label)
     for (model, runs), cost in zip(by_cost, costs, strict=True):
         axes.annotate(model, (cost, 100 * _mean(runs, "test.accuracy")), (0, 5), textcoords="offset points", fontsize=7)
-    axes.set(xlabel="multiply-adds of an image", ylabel="test accuracy (%)", xscale="log")
+    axes.set(xlabel="multiply-adds of an image, thousands", ylabel="test accuracy (%)", xscale="log")
+    axes.set_xticks(costs, [f"{cost / 1000:.0f}" for cost in costs])
+    axes.minorticks_off()
     axes.legend()
     return figure
 
