@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from atelier import assess, cost, evaluation, families, files, fit, floors, noise, paths, pictures, timings
+from atelier import assess, cost, evaluation, families, files, fit, floors, latency, noise, paths, pictures, timings
 from atelier.data.items import Items, items
 from atelier.data.store import Store
 from atelier.errors import AtelierError
@@ -219,7 +219,7 @@ def test_gaps_say_how_much_worse_test_is_on_inputs_corrupted_alike():
 def test_a_duration_is_for_a_thousand_items(monkeypatch):
     times = iter(range(100))
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation.time, "perf_counter", lambda: next(times))
+        patch.setattr(latency.time, "perf_counter", lambda: next(times))
         assert evaluation.seconds_per_1000(Echo(), torch.rand(50, *SHAPE)) == 20
     assert 0 < evaluation.seconds_per_1000(Echo(), torch.rand(50, *SHAPE)) < 10
 

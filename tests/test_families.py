@@ -32,6 +32,8 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"hidden": (9,), "dropout": (0.3,), "l1": 0.001, "l2": 0.01, "activation": "tanh"},
         {"hidden": (7, 6), "activation": ("sigmoid", "prelu")},
         {"hidden": (7,), "inputs": (0, 3, 17, 18, 40, 41, 42, 63)},
+        {"hidden": (10, 6), "ranks": (4, 3), "l1": 0.001, "l2": 0.01, "activation": "softplus"},
+        {"hidden": (8, 5, 8), "ranks": (0, 2, 3), "residual": True, "activation": "tanh"},
     ],
     "cnn": [
         {"plan": ("conv 5 3", "pool 2", "conv 4 3 valid", "dense 6")},

@@ -1,7 +1,6 @@
 """What dense, convolutional and recurrent nets cost, and how it grows with width, depth, maps, kernel and steps."""
 
 import math
-import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -90,15 +89,17 @@ def seconds(model: "nn.Module", shape: tuple[int, int], seed: int) -> float:
     """Median time of one step on a batch of 128 random windows, forward and backward."""
     import torch
 
+    from atelier import latency
+
     x = torch.from_numpy(np.random.default_rng(seed).standard_normal((BATCH, *shape)).astype(np.float32))
-    y, spent = torch.zeros(BATCH, dtype=torch.int64), []
+    y = torch.zeros(BATCH, dtype=torch.int64)
     model.train()
-    for _ in range(REPEATS + 1):
-        started = time.perf_counter()
+
+    def step() -> None:
         for out in model.losses(x, y):
             out["loss"].backward()
-        spent.append(time.perf_counter() - started)
-    return float(np.median(spent[1:]))
+
+    return latency.compare({"step": step}, REPEATS)["step"][0] / 1000
 
 
 def text(models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> str:

@@ -9,7 +9,7 @@ from atelier.report.results import Results, higher_is_better, parts
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
 _PERCENT |= {"coverage", "least_class", "neighbour", "touching", "used"}
-_PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
+_PERCENT |= {"accuracy_cut", "logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
 _PERCENT |= {"edges", "edges_before", "edges_gain", "bars", "blobs", "excess", "gap"}
 ATTACKS = tuple(f"under_{way}" for way in ("gaussian", "fgsm", "universal", "pgd", "squares", "transfer"))
 CHECKS = ("steps_rise", "steps_left", "restarts_left", "squares_gain", "transfer_gain", "far", "zero_gradient")
