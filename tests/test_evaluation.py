@@ -439,3 +439,17 @@ def test_durations_are_merged_and_those_of_a_model_that_is_gone_leave(tmp_path):
     found = files.read_json(path)
     assert found["jobs"] == [{"model": "a", "seed": 0, "train_s": 4.0, "inference_s_per_1000": 0.5}]
     assert found["wall_s"] == 6.5
+
+
+def test_nets_that_rebuild_the_same_items_share_what_they_saw(tmp_path):
+    """Item by item: what a net saw stands above the first that rebuilt it, and the others stand below that one."""
+    from PIL import Image
+
+    items, noisy, rebuilt = (np.full((2, 1, 8, 8), value, np.float32) for value in (0.2, 0.5, 0.9))
+    one, other = ([("clean", items, []), ("input", seen, []), ("at the end", rebuilt, [])] for seen in (items, noisy))
+    blocks = {"a": one, "b": other, "c": [*one, ("samples", rebuilt, [])]}
+    found = [(model, [label for label, *_ in rows]) for model, rows in pictures._below_what_they_saw(blocks)]
+    every = ["clean", "input", "at the end"]
+    assert found == [("a", every), ("c", ["at the end", "samples"]), ("b", every)]
+    pictures.examples(tmp_path / "drawn.png", blocks)
+    assert Image.open(tmp_path / "drawn.png").mode == "L"
