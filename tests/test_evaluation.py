@@ -407,7 +407,7 @@ def test_windows_are_drawn_five_in_a_line_with_room_for_their_names(tmp_path):
     rng = np.random.default_rng(0)
     windows = {n: size(rng.normal(size=(n, 9, 128))) for n in (5, 10)}
     assert windows[5] == windows[10] == ((940, windows[5][0][1]), "P")
-    assert size(rng.random((10, 1, 8, 8)))[1] == "RGBA"
+    assert size(rng.random((10, 1, 8, 8)))[1] == "L"
 
 
 def test_the_page_of_durations_holds_means_over_seeds(tmp_path):
