@@ -666,12 +666,12 @@ def test_torch_pruning_ranks_all_layers_alike(criterion, seed):
     ],
 )
 def test_harm_is_more_than_a_point_or_a_twentieth(metric, found, dense, verdict):
-    assert choose.harmless(metric, found, dense) is verdict
+    assert choose.harmless(metric, found, dense, 0.01) is verdict
 
 
 def test_the_strongest_harmless_level_is_chosen():
-    assert choose.strongest("accuracy", {0.5: 0.95, 0.1: 0.9, 0.3: 0.96, 0.7: 0.5}, 0.955) == 0.5
-    assert choose.strongest("accuracy", {0.1: 0.5}, 0.955) is None
+    assert choose.strongest("accuracy", {0.5: 0.95, 0.1: 0.9, 0.3: 0.96, 0.7: 0.5}, 0.955, 0.01) == 0.5
+    assert choose.strongest("accuracy", {0.1: 0.5}, 0.955, 0.01) is None
 
 
 # ---- schedules

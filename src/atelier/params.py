@@ -364,6 +364,7 @@ class Prune(Strict):
     recoveries: after pruning nothing; fine-tuning; the last epochs of the model's own recipe over again, as many as
     fine-tuning has, from the weights as they are (lr-rewind) or as they were before these epochs (rewind; Renda et al.
     2020); or fresh weights, trained for as many epochs in all, or for as many multiply-adds (Liu et al. 2019).
+    margin: the accuracy that may be lost, on validation items, at the level that is chosen.
     """
 
     models: Several[str]
@@ -373,6 +374,7 @@ class Prune(Strict):
     recoveries: Several[Literal["finetune", "lr-rewind", "none", "rewind", "scratch-epochs", "scratch-madds"]]
     train: Table[str, Any] = FrozenDict()
     inputs: bool = False
+    margin: NonNegative = 0.01
 
     @model_validator(mode="after")
     def _inputs_have_no_norm(self) -> "Prune":

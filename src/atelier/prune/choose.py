@@ -11,7 +11,6 @@ from atelier.errors import AtelierError
 from atelier.layers import Nodes
 
 GLOBAL = "global-"  # before the name of a score by which all layers are ranked together
-POINT = 0.01  # accuracy that a pruned net may lose
 SHARE = 0.05  # share by which a pruned net's mean absolute error may grow, where there is no accuracy
 
 
@@ -83,14 +82,14 @@ def _staying(width: int, level: float) -> int:
     return floor(width * stay + Fraction(1, 2))
 
 
-def harmless(metric: str, found: float, dense: float) -> bool:
-    """Whether a figure is within one point of accuracy, or 5 % of mean absolute error, of the dense net's."""
+def harmless(metric: str, found: float, dense: float, margin: float) -> bool:
+    """Whether a figure is within the margin of accuracy, or 5 % of mean absolute error, of the dense net's."""
     rounding = 1e-9
     if metric == "accuracy":
-        return found >= dense - POINT - rounding
+        return found >= dense - margin - rounding
     return found <= dense * (1 + SHARE) + rounding
 
 
-def strongest(metric: str, by_level: Mapping[float, float], dense: float) -> float | None:
+def strongest(metric: str, by_level: Mapping[float, float], dense: float, margin: float) -> float | None:
     """The largest level whose figure is harmless; None if there is none."""
-    return max((level for level, found in by_level.items() if harmless(metric, found, dense)), default=None)
+    return max((level for level, found in by_level.items() if harmless(metric, found, dense, margin)), default=None)

@@ -46,7 +46,7 @@ def main(study: str) -> None:
         keep_tuned(study, points)
     found = {net.folder: result for net, result in zip(nets, judged, strict=True)}
     records = [point.name | found[point.folder][0] for point in points]
-    best = chosen(records)
+    best = chosen(records, entry.prune.margin)
     records = [record | {"chosen": record["recovery"] == "finetune" and _way(record) in best} for record in records]
     _write(study, sorted(records, key=lambda r: (*_way(r), r["recovery"], entry.seed_list.index(r["seed"]))))
     timed = [point for point in points if point.job or not point.level]
@@ -182,7 +182,7 @@ def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     return figures, latency
 
 
-def chosen(records: list[dict[str, Any]]) -> set[tuple]:
+def chosen(records: list[dict[str, Any]], margin: float) -> set[tuple]:
     """(model, criterion, schedule, level) of each way's strongest harmless level, by means over seeds on validation."""
     values: dict[tuple, list[float]] = {}
     for record in records:
@@ -195,7 +195,7 @@ def chosen(records: list[dict[str, Any]]) -> set[tuple]:
     for (*way, level), found in values.items():
         if level:
             by_way.setdefault(tuple(way), {})[level] = float(np.mean(found))
-    found = {way: choose.strongest(way[0], levels, dense[way[:2]]) for way, levels in by_way.items()}
+    found = {way: choose.strongest(way[0], levels, dense[way[:2]], margin) for way, levels in by_way.items()}
     return {(*way[1:], level) for way, level in found.items() if level is not None}
 
 
