@@ -29,7 +29,7 @@ def measure(
     chains: Annotated[int, Ge(0)] = 0,
     hidden: Annotated[int, Ge(1), Le(20)] = 16,
     epochs: Annotated[int, Ge(1)] = 5,
-    temperatures: tuple[Annotated[int, Ge(1)], ...] = (3, 10, 30, 100, 300, 1000),
+    temperatures: tuple[Annotated[int, Ge(1)], ...] = (3, 10, 30, 100, 300, 1000, 3000, 10000),
 ) -> dict[str, Any]:
     """nll: exact, of test items and of training items, with log_z by summing over all hidden states. reconstruction:
     cross-entropy of test items with what one pass up and down makes of them; pseudo_nll: of each bit given all others.
