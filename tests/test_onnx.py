@@ -48,9 +48,11 @@ def test_a_graph_answers_as_its_net_does_before_and_after_pruning(name, settings
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     assert_same(model)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
-    if hasattr(model, "nodes") and (widths := {nodes.name: nodes.width for nodes in model.nodes()}):
-        keep = choose.best(score.weight_norm(model), {width: max(1, count // 2) for width, count in widths.items()})
-        assert_same(remove(model, name, SHAPE, CLASSES, settings, keep)[0])
+    for inputs in (False, True) if hasattr(model, "nodes") else ():
+        counts = {nodes.name: max(1, nodes.width // 2) for nodes in choose.candidates(model, inputs)}
+        if counts:
+            keep = choose.best({key: score.weight_norm(model)[key] for key in counts}, counts)
+            assert_same(remove(model, name, SHAPE, CLASSES, settings, keep)[0])
 
 
 @pytest.mark.parametrize(("name", "reason"), NONE.items())

@@ -166,11 +166,14 @@ class TrainNoise(Strict):
 
 
 class Augment(Strict):
-    """Random changes of the images of a batch: mirrored, moved by up to `shift` pixels, erased in part at this rate."""
+    """Random changes of the images of a batch: mirrored, moved by up to `shift` pixels, erased in part at this rate;
+    turned, stretched and slanted by up to `warp`, a share of their size.
+    """
 
     flip: bool = False
     shift: Annotated[int, Field(ge=0)] = 0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warp: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
 class Attack(Strict):

@@ -73,6 +73,8 @@ def counts(model: "nn.Module", shape: tuple[int, int], chain: int) -> dict[str, 
 
     def add(layer: "nn.Module", inputs: Any, output: Any) -> None:
         nonlocal values
+        if isinstance(layer, torch.nn.Flatten):
+            return  # the same values in another shape
         values += (output[0] if isinstance(output, tuple) else output).numel()
 
     handles = [layer.register_forward_hook(add) for layer in model.modules() if not list(layer.children())]
