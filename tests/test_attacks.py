@@ -400,7 +400,7 @@ def test_bad_attacks_of_a_study_are_refused_in_one_line(project, changes, told):
 
 def test_only_what_meets_hard_inputs_depends_on_their_code(project):
     attacked_study(project)
-    assert code.of_family("mlp", True) != code.of_family("mlp") == code.of_family("mlp", False)
+    assert code.of_family("mlp", ("attacks",)) != code.of_family("mlp") == code.of_family("mlp", ())
     found = code.of_stages(params.load())["studies"]["tiny"]
     assert found["attacks"]["restarts"] == 2
     write_params(project)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate, ndimage, stats
 
 from atelier.augment import augment, draw, rectangles
 
@@ -135,6 +135,25 @@ def test_the_result_depends_on_the_generator_and_the_images_alone(one_thread):
     assert not torch.equal(once, augment(x, np.random.default_rng(5), **what))
 
 
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(side=st.integers(2, 9), channels=st.integers(1, 3), seed=st.integers(0, 2**31), warp=st.floats(0.01, 0.4))
+def test_a_warp_interpolates_where_its_matrix_sends_each_pixel(side, channels, seed, warp):
+    """SciPy on one channel at a time; it counts rows first, and from the corner."""
+    x = torch.from_numpy(np.random.default_rng(2).random((3, channels, side, side), np.float32))
+    found = augment(x, np.random.default_rng(seed), warp=warp).numpy()
+    matrices = draw(x.shape, np.random.default_rng(seed), warp=warp).warps
+    assert np.abs(matrices - np.eye(2)).max() <= warp + 1e-6
+    for item, matrix in enumerate(matrices):
+        turned, middle = matrix[::-1, ::-1].astype(np.float64), (side - 1) / 2
+        offset = middle - turned @ [middle, middle]
+        for channel in range(channels):
+            padded = np.pad(x[item, channel].numpy(), 1)  # so that zeros come in, half a pixel beyond the edge
+            there = ndimage.affine_transform(
+                padded, turned, offset + 1 - turned @ [1, 1], order=1, mode="constant", output_shape=(side + 2,) * 2
+            )
+            np.testing.assert_allclose(found[item, channel], there[1:-1, 1:-1], atol=1e-5)
+
+
 def test_nothing_asked_is_a_copy_and_draws_nothing():
     x, rng = torch.rand(5, 1, 4, 4), np.random.default_rng(6)
     found = augment(x, rng)
@@ -151,6 +170,8 @@ def test_nothing_asked_is_a_copy_and_draws_nothing():
         (torch.zeros(2, 1, 8, 4), {"shift": 4}, r"shift is 4; give 0 to 3 for 8 x 4 pixels"),
         (torch.zeros(2, 1, 4, 4), {"shift": -1}, r"shift is -1; give 0 to 3"),
         (torch.zeros(2, 1, 4, 4), {"erase": 1.5}, r"erase is 1.5; give a probability"),
+        (torch.zeros(2, 1, 4, 4), {"warp": 0.5}, r"warp is 0.5; give 0 to less than 0.5"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), {"warp": 0.1}, r"images are torch.uint8; warp interpolates"),
         (torch.zeros(2, 1, 4, 4), {"erase": float("nan")}, r"erase is nan; give a probability"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.int64), {"erase": 1.0}, r"images are torch.int64; give torch.uint8"),
     ],

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from atelier import assess, cost, evaluation, families, files, fit, floors, noise, paths, pictures, timings
+from atelier import assess, cost, evaluation, families, files, fit, floors, latency, noise, paths, pictures, timings
 from atelier.data.items import Items, items
 from atelier.data.store import Store
 from atelier.errors import AtelierError
@@ -219,7 +219,7 @@ def test_gaps_say_how_much_worse_test_is_on_inputs_corrupted_alike():
 def test_a_duration_is_for_a_thousand_items(monkeypatch):
     times = iter(range(100))
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation.time, "perf_counter", lambda: next(times))
+        patch.setattr(latency.time, "perf_counter", lambda: next(times))
         assert evaluation.seconds_per_1000(Echo(), torch.rand(50, *SHAPE)) == 20
     assert 0 < evaluation.seconds_per_1000(Echo(), torch.rand(50, *SHAPE)) < 10
 
@@ -407,7 +407,7 @@ def test_windows_are_drawn_five_in_a_line_with_room_for_their_names(tmp_path):
     rng = np.random.default_rng(0)
     windows = {n: size(rng.normal(size=(n, 9, 128))) for n in (5, 10)}
     assert windows[5] == windows[10] == ((940, windows[5][0][1]), "P")
-    assert size(rng.random((10, 1, 8, 8)))[1] == "RGBA"
+    assert size(rng.random((10, 1, 8, 8)))[1] == "L"
 
 
 def test_the_page_of_durations_holds_means_over_seeds(tmp_path):
@@ -439,3 +439,17 @@ def test_durations_are_merged_and_those_of_a_model_that_is_gone_leave(tmp_path):
     found = files.read_json(path)
     assert found["jobs"] == [{"model": "a", "seed": 0, "train_s": 4.0, "inference_s_per_1000": 0.5}]
     assert found["wall_s"] == 6.5
+
+
+def test_nets_that_rebuild_the_same_items_share_what_they_saw(tmp_path):
+    """Item by item: what a net saw stands above the first that rebuilt it, and the others stand below that one."""
+    from PIL import Image
+
+    items, noisy, rebuilt = (np.full((2, 1, 8, 8), value, np.float32) for value in (0.2, 0.5, 0.9))
+    one, other = ([("clean", items, []), ("input", seen, []), ("at the end", rebuilt, [])] for seen in (items, noisy))
+    blocks = {"a": one, "b": other, "c": [*one, ("samples", rebuilt, [])]}
+    found = [(model, [label for label, *_ in rows]) for model, rows in pictures._below_what_they_saw(blocks)]
+    every = ["clean", "input", "at the end"]
+    assert found == [("a", every), ("c", ["at the end", "samples"]), ("b", every)]
+    pictures.examples(tmp_path / "drawn.png", blocks)
+    assert Image.open(tmp_path / "drawn.png").mode == "L"

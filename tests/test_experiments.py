@@ -56,6 +56,10 @@ SETTINGS = {
         {"net": "cnn", "permuted": True, "epochs": 2},
     ],
     "linear-autoencoder": [{"width": 3, "epochs": 2, "lr": 0.5}, {"width": 3, "batch": "full", "epochs": 2, "lr": 0.5}],
+    "low-rank": [
+        {"hidden": (12, 8), "epochs": 2, "tuning": 1},
+        {"hidden": (12, 8), "epochs": 2, "tuning": 1, "energy": 0.5},
+    ],
     "memory-over-time": [
         {"cell": "gru", "lag": 2, "hidden": 3},
         {"cell": "rnn", "lag": 3, "hidden": 4},
@@ -68,6 +72,11 @@ SETTINGS = {
     "partition-function": [
         {"hidden": 4, "epochs": 2, "temperatures": (2, 20)},
         {"hidden": 5, "epochs": 2, "temperatures": (2, 20), "chains": 10},
+    ],
+    "tensor-train": [
+        {"rows": (3, 4), "columns": (6, 6), "hidden": (5,), "epochs": 2, "tuning": 1},
+        {"rows": (3, 4), "columns": (6, 6), "hidden": (5,), "epochs": 2, "tuning": 1, "rank": 1},
+        {"rows": (3, 4), "columns": (6, 6), "hidden": (5,), "epochs": 2, "tuning": 1, "rank": 3},
     ],
     "two-layer": [
         {"task": "number", "loss": "half-squared, softplus out", "epochs": 2},
@@ -218,6 +227,27 @@ def test_costs_are_those_of_the_formulas():
     assert maps["multiply_adds"] == 5200 * 5 * (2 + 4) + 2 * 12
     said = cost_growth.text({}, {})
     assert "L W^2: 49,152" in said and "2,097,152" in said and "667,420 parameters" in said and "99.8 %" in said
+
+
+def test_low_ranks_and_trains_save_what_their_formulas_say(store):
+    low_rank = experiments.load("low-rank")
+    whole, thin = (low_rank.measure(0, store, hidden=(12, 8), epochs=2, tuning=1, energy=e) for e in (1.0, 0.5))
+    assert whole["test.error"] == 0 and whole["test.smaller"] == whole["test.fewer"] == 1
+    assert whole["test.multiply_adds"] == 36 * 12 + 12 * 8 + 8 * 4 and whole["test.rank_first"] == 12
+    first, last = thin["test.rank_first"], thin["test.rank_last"]
+    assert thin["test.multiply_adds"] == first * (36 + 12) + last * (12 + 8) + 8 * 4
+    assert (
+        thin["test.error"] <= 0.5**0.5
+        and thin["test.fewer"] == whole["test.multiply_adds"] / (thin["test.multiply_adds"])
+    )
+    tensor_train = experiments.load("tensor-train")
+    digits = {"rows": (3, 4), "columns": (6, 6), "hidden": (5,), "epochs": 2, "tuning": 1}
+    whole, exact, cut = (tensor_train.measure(0, store, **digits, rank=rank) for rank in (None, 18, 2))
+    assert exact["test.error"] < 1e-6 and exact["test.accuracy_cut"] == whole["test.accuracy_cut"]
+    assert cut["test.stored"] == 3 * 6 * 2 + 2 * 4 * 6 and cut["test.factor"] == 36 * 12 / cut["test.stored"]
+    assert whole["test.parameters"] - cut["test.parameters"] == 36 * 12 - cut["test.stored"]
+    said = tensor_train.text({}, {})
+    assert "102,760,448 weights" in said and "528 numbers: 194,622 times fewer, and 3.9 times" in said
 
 
 def test_a_net_without_memory_cannot_tell_the_first_l_from_the_second():

@@ -31,6 +31,9 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"hidden": (8, 5, 8, 4, 8), "residual": True, "activation": "softplus"},
         {"hidden": (9,), "dropout": (0.3,), "l1": 0.001, "l2": 0.01, "activation": "tanh"},
         {"hidden": (7, 6), "activation": ("sigmoid", "prelu")},
+        {"hidden": (7,), "inputs": (0, 3, 17, 18, 40, 41, 42, 63)},
+        {"hidden": (10, 6), "ranks": (4, 3), "l1": 0.001, "l2": 0.01, "activation": "softplus"},
+        {"hidden": (8, 5, 8), "ranks": (0, 2, 3), "residual": True, "activation": "tanh"},
     ],
     "cnn": [
         {"plan": ("conv 5 3", "pool 2", "conv 4 3 valid", "dense 6")},
@@ -38,6 +41,7 @@ SETTINGS = {  # a family that is not named here is tried with its defaults
         {"plan": ("pool 2", "conv 3 3", "pool 2x1"), "activation": "elu", "init": "torch"},
         {"plan": ("conv 5 3 pad 1 stride 2", "conv 4 3", "pool 3 stride 1", "dense 6"), "batch_norm": True},
         {"plan": ("conv 4 3", "pool 2", "dense 5"), "batch_norm": True, "activation": "prelu"},
+        {"plan": ("conv 4 3", "conv 3 3", "pool 2"), "features": (0, 5, 17, 18, 19, 40, 47)},
     ],
     "resnet": [
         {"maps": (3,), "blocks": 1, "activation": "softplus"},
@@ -293,23 +297,24 @@ def removing_nodes_equals_masking_them(name: str, settings: dict) -> None:
         return
     x, _ = batch(model)
     generator = np.random.default_rng(2)
-    keep = {
-        nodes.name: np.sort(generator.permutation(nodes.width)[: generator.integers(1, nodes.width)])
-        for nodes in model.nodes()
-        if nodes.width > 1
-    }
-    for average in (None, means(observe(model, x)) if keep else None):
-        smaller, changed = remove(model, name, SHAPE, CLASSES, settings, keep, average)
-        assert_close(outputs(smaller, x), outputs(mask(model, keep, average), x), atol=1e-5)
-        again = build(name, changed)
-        again.load_state_dict(smaller.state_dict())
-        assert_close(outputs(again, x), outputs(smaller, x), atol=0)
-        assert {n.name: n.width for n in smaller.nodes() if n.name in keep} == {k: len(v) for k, v in keep.items()}
-    if keep:
-        count = [sum(p.numel() for p in net.parameters()) for net in (model, smaller)]
-        assert count[1] < count[0]
-        difference = max(float((a - b).abs().max()) for a, b in zip(outputs(model, x), outputs(smaller, x)))
-        assert difference > 1e-4, "the nodes that went did nothing, so their removal proves nothing"
+    for given in (False, True):  # flattened maps share an axis with their maps
+        keep = {
+            nodes.name: np.sort(generator.permutation(nodes.width)[: generator.integers(1, nodes.width)])
+            for nodes in model.nodes()
+            if nodes.width > 1 and nodes.given == given
+        }
+        for average in (None, means(observe(model, x)) if keep else None):
+            smaller, changed = remove(model, name, SHAPE, CLASSES, settings, keep, average)
+            assert_close(outputs(smaller, x), outputs(mask(model, keep, average), x), atol=1e-5)
+            again = build(name, changed)
+            again.load_state_dict(smaller.state_dict())
+            assert_close(outputs(again, x), outputs(smaller, x), atol=0)
+            assert {n.name: n.width for n in smaller.nodes() if n.name in keep} == {k: len(v) for k, v in keep.items()}
+        if keep:
+            count = [sum(p.numel() for p in net.parameters()) for net in (model, smaller)]
+            assert count[1] < count[0]
+            difference = max(float((a - b).abs().max()) for a, b in zip(outputs(model, x), outputs(smaller, x)))
+            assert difference > 1e-4, "the nodes that went did nothing, so their removal proves nothing"
 
 
 LAWS = [
@@ -373,8 +378,8 @@ class Model(nn.Module):
     def nodes(self):
         writers = (Slice("both.weight", groups=2), Slice("both.bias", groups=2))
         return [Nodes("width", self.width, writers, (dense_reader("head"),))]
-    def resized(self, widths):
-        return {"width": widths.get("width", self.width)}
+    def resized(self, keep):
+        return {"width": len(keep.get("width", range(self.width)))}
 '''
 
 
@@ -425,6 +430,52 @@ def test_a_residual_block_with_zero_second_weights_is_the_identity():
     )
     x, _ = batch(plain)
     assert_close(outputs(residual, x), outputs(plain, x), atol=0)
+
+
+def test_without_chosen_inputs_a_dense_net_is_its_chain_of_layers_to_the_bit():
+    model = _shaken(build("mlp", {"hidden": (9, 5)}))
+    x, _ = batch(model)
+    with torch.no_grad():
+        h = x.flatten(1)
+        for layer in model.layers:
+            h = F.relu(F.linear(h, layer.weight, layer.bias))
+        assert_close(outputs(model, x), [F.linear(h, model.head.weight, model.head.bias)], atol=0)
+    assert list(model.state_dict()) == [
+        f"{n}.{p}" for n in ("layers.0", "layers.1", "head") for p in ("weight", "bias")
+    ]
+
+
+def test_without_chosen_features_a_convolutional_net_is_its_chain_of_layers_to_the_bit():
+    model = _shaken(build("cnn", {"plan": ("conv 4 3", "pool 2", "dense 5")}))
+    conv, dense, head = model.steps[0], model.steps[4], model.head
+    x, _ = batch(model)
+    with torch.no_grad():
+        h = F.conv2d(x.contiguous(memory_format=torch.channels_last), conv.weight, conv.bias, padding="same")
+        h = F.relu(F.linear(F.relu(F.max_pool2d(h, 2)).flatten(1), dense.weight, dense.bias))
+        assert_close(outputs(model, x), [F.linear(h, head.weight, head.bias)], atol=0)
+    layers = ("steps.0", "steps.4", "head")
+    assert list(model.state_dict()) == [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "key", "first"),
+    [
+        ("mlp", {"hidden": (6,)}, "inputs", "layers.0.weight"),
+        ("cnn", {"plan": ("conv 2 3", "pool 2", "dense 4")}, "features", "steps.4.weight"),
+        ("cnn", {"plan": ("conv 2 3", "pool 2")}, "features", "head.weight"),
+    ],
+)
+def test_a_net_that_reads_some_places_is_one_whose_other_weights_are_zero(name, settings, key, first):
+    """Which places are read is a setting: the state has the same keys, and no more."""
+    places = (0, 5, 6, 20, 31)
+    some, every = _shaken(build(name, settings | {key: places})), build(name, settings)
+    state = some.state_dict()
+    assert state.keys() == every.state_dict().keys()
+    wide = torch.zeros(state[first].shape[0], every.state_dict()[first].shape[1])
+    wide[:, list(places)] = state[first]
+    every.load_state_dict(state | {first: wide})
+    x, _ = batch(some)
+    assert_close(outputs(some, x), outputs(every, x))
 
 
 def test_a_residual_net_adds_its_skip_before_the_activation():
@@ -547,6 +598,11 @@ def test_a_bad_plan_is_refused_by_naming_its_step(plan, said):
         ("mlp", {"hidden": (4, 3), "activation": ("relu",)}, "activation has 1 names for 2"),
         ("mlp", {"hidden": (4, 3, 5), "residual": True}, "[4, 3, 5]"),
         ("mlp", {"hidden": (4, 3), "residual": True}, "[4, 3]"),
+        ("mlp", {"inputs": (3, 3)}, "inputs has 3 after 3; give places that rise"),
+        ("mlp", {"inputs": (3, 64)}, "inputs holds 64, but there are 64 to read; give places from 0 to 63"),
+        ("cnn", {"features": (9, 2)}, "features has 2 after 9"),
+        ("cnn", {"plan": ("conv 3 3", "pool 2"), "features": (48,)}, "features holds 48, but there are 48"),
+        ("cnn", {"plan": ("conv 3 3", "pool 2", "dense 4"), "features": (48,)}, "features holds 48"),
         ("recurrent", {"hidden": ()}, "hidden is empty"),
         ("recurrent", {"hidden": (4,), "dropout": (0.1, 0.1)}, "dropout has 2 rates for 1"),
         ("autoencoder", {"widths": ()}, "widths is empty"),

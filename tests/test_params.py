@@ -126,6 +126,18 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("S.train.optimizer", "adm", '{} is "adm"; did you mean adam? (adam, adamw, momentum, rmsprop, sgd)'),
     ("S.train.schedule", "cosin", '{} is "cosin"; did you mean cosine?'),
     ("S.prune.criteria", ["weight_norm"], '{}.0 is "weight_norm"; did you mean weight-norm?'),
+    ("S.prune.criteria", ["global-tailor"], '{}.0 is "global-tailor"; did you mean global-taylor?'),
+    (
+        "S.prune",
+        {
+            "models": ["dense"],
+            "criteria": ["global-batch-norm"],
+            "levels": [0.5],
+            "recoveries": ["none"],
+            "inputs": True,
+        },
+        "{}.inputs is true, but global-batch-norm cannot rank what no layer computes",
+    ),
     ("S.prune.recoveries.1", "fine-tune", '{} is "fine-tune"; did you mean finetune?'),
     ("S.prune.schedules", ["oneshot"], '{}.0 is "oneshot"; did you mean one-shot?'),
     ("S.prune.models.0", "dens", 'S.prune.models names "dens", ... did you mean dense?'),

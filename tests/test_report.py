@@ -374,10 +374,10 @@ def test_pruning_is_compared_seed_by_seed_with_the_dense_net_and_with_its_own_sh
         assert close(float(mean), 100 * (np.mean(tested) - np.mean(values(recovery="none", level=0.0))))
         assert close(interval(ends), [100 * against_dense.low, 100 * against_dense.high])
         if row["Recovery"] == "scratch-epochs":
-            assert row["− scratch (points)"] == "–"
+            assert row["− scratch-epochs (points)"] == "–"
         else:
             rival = values(**way | {"recovery": "scratch-epochs"})
-            mean, ends = row["− scratch (points)"].split(" ", 1)
+            mean, ends = row["− scratch-epochs (points)"].split(" ", 1)
             against = scipy.stats.ttest_rel(tested, rival).confidence_interval()
             assert close(interval(ends), [100 * against.low, 100 * against.high])
 

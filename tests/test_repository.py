@@ -63,7 +63,10 @@ def test_the_compute_lock_is_part_of_the_whole_lock_and_installed(package):
     assert version(package).split("+")[0] == pins("compute.lock")[package]
 
 
-@pytest.mark.parametrize("library, home", [("mlflow", "track.py"), ("torchvision", "vision.py")])
+@pytest.mark.parametrize(
+    "library, home",
+    [("mlflow", "track.py"), ("onnx", "onnx.py"), ("onnxruntime", "onnx.py"), ("torchvision", "vision.py")],
+)
 def test_a_library_is_imported_in_its_one_place(library, home):
     users = [file.name for file in SOURCES if re.search(rf"^\s*(import|from) {library}\b", file.read_text(), re.M)]
     assert set(users) <= {home}

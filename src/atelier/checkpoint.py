@@ -33,6 +33,11 @@ def load(folder: Path) -> tuple["nn.Module", dict[str, Any]]:
     return model.eval(), spec
 
 
+def digest(folder: Path) -> str:
+    """The SHA-256 of the weights, as it stands beside them."""
+    return (folder / "weights.sha256").read_text().strip()
+
+
 def read_weights(folder: Path) -> dict[str, "Tensor"]:
     from safetensors.torch import load as load_tensors
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from atelier import assess
-from atelier.params import Params
+from atelier.params import Params, Recipe
 
 PACKAGE = __name__.partition(".")[0]
 # They hand on work, settings and results, and change no figure.
 PLUMBING = {"cluster", "code", "errors", "fanout", "files", "jobs", "params", "paths", "timings"}
 COMPUTE = ("fit", "cpu")
 TRAINING = ("checkpoint", "cost", "data.subset")  # what a job calls beside it
-HARD = ("attacks",)  # where a recipe has an attack: fit imports it by name, as evaluate does robustness
+# What fit imports by name, and only for recipes that call for it; so does evaluate with robustness.
+CALLED = {"attacks": lambda recipe: recipe.attack, "sparsity": lambda recipe: recipe.sparse}
 
 
 def of_stages(params: Params) -> dict[str, Any]:
@@ -37,19 +38,24 @@ def _of_study(name: str, params: Params) -> dict[str, Any]:
     study = params.studies[name]
     families = sorted({f"families.{_module(model.family)}" for model in study.models.values()})
     judged = sorted({f"assess.{_module(m.family)}" for m in study.models.values() if m.family in assess.names()})
-    hard = HARD if any(recipe.attack for _, recipe in study.recipes()) else ()
+    called = called_by(*(recipe for _, recipe in study.recipes()))
     return {
-        "train": digest("stages.train", *TRAINING, *COMPUTE, *families, *hard),
+        "train": digest("stages.train", *TRAINING, *COMPUTE, *families, *called),
         "evaluate": digest("stages.evaluate", "cpu", *families, *judged, *(["robustness"] if study.attacks else [])),
-        "prune": digest("stages.prune", "cpu", *families, *hard) if study.prune else None,
+        "prune": digest("stages.prune", "cpu", *families, *called) if study.prune else None,
         "attacks": study.attacks and study.attacks.model_dump(mode="json"),  # DVC reads no key that studies may lack
     }
 
 
+def called_by(*recipes: Recipe) -> tuple[str, ...]:
+    """The modules that fit imports for one of these recipes and not for every one."""
+    return tuple(module for module, wanted in CALLED.items() if any(map(wanted, recipes)))
+
+
 @functools.cache
-def of_family(family: str, attacked: bool = False) -> str:
-    """Of all that training this family runs, on hard inputs or not."""
-    return digest(f"families.{_module(family)}", *COMPUTE, *(HARD if attacked else ()))
+def of_family(family: str, called: tuple[str, ...] = ()) -> str:
+    """Of all that training this family runs, with the modules that its recipe calls for."""
+    return digest(f"families.{_module(family)}", *COMPUTE, *called)
 
 
 def digest(*modules: str) -> str:

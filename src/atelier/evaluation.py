@@ -1,12 +1,10 @@
 """Judges a trained model: what it answers, and the figures of its answers."""
 
-import time
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atelier import metrics
+from atelier import latency, metrics
 from atelier.data.items import Items, items
 from atelier.data.store import Store
 from atelier.data.subset import first
@@ -105,9 +103,5 @@ def _weights(model: nn.Module) -> torch.Tensor:
 
 def seconds_per_1000(model: nn.Module, x: Tensor, repeats: int = 5) -> float:
     """Median time in seconds to answer 1,000 items in batches as `answer` makes them, after one warm-up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        answer(model, x)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[1:])) / len(x) * 1000
+    ((median, _),) = latency.compare({"answer": lambda: answer(model, x)}, repeats).values()
+    return median / len(x)  # milliseconds an item

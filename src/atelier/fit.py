@@ -53,12 +53,14 @@ def fit(
     held_out: tuple[str, Items],
     *,
     state: State | None = None,
+    teacher: nn.Module | None = None,
     after_epoch: Callable[[State], None] = lambda state: None,
 ) -> State:
     """Train `model` in place and return the last state. With `weight_average` the mean weights are judged and stay.
 
     held_out: the split that curves show beside train ("validation" or "test") and its items; early stopping needs
-    "validation". after_epoch sees the state of every epoch, the first one before any training (epoch 0).
+    "validation". teacher: whose probabilities of classes a recipe with `distil` learns from. after_epoch sees the state
+    of every epoch, the first one before any training (epoch 0, or where the recipe's `span` begins).
 
     Raises Diverged at the end of the first epoch with a loss that is not finite, naming epoch and step.
     """
@@ -74,26 +76,29 @@ def fit(
             augment(train.x[:1], np.random.default_rng(0), **recipe.augment.model_dump())
         except ValueError as error:
             raise AtelierError(str(error)) from None
-    if recipe.label_smoothing and not learns_labels(model):
-        raise AtelierError("label_smoothing needs a family that learns labels: this one does not; drop label_smoothing")
+    for key in ("label_smoothing", "distil"):
+        if getattr(recipe, key) and not learns_labels(model):
+            raise AtelierError(f"{key} needs a family that learns labels: this one does not; drop {key}")
+    if recipe.distil and teacher is None:
+        raise AtelierError("distil needs a teacher, and this training has none; drop distil")
     if recipe.attack:
         _attacks().check(model, train.x[:ROWS])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     if state is None:
-        state = State(0, model.state_dict(), [], [])
+        state = State(recipe.begin, model.state_dict(), [], [])
         _snapshot(model, recipe, state, held_out[1])
         after_epoch(state)
     else:
         model.load_state_dict(state.model)
         for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
             optimizer.load_state_dict(saved)
-    while state.epoch < recipe.epochs and not _stopped(recipe, state):
-        state.running = _epoch(model, recipe, optimizers, seed, state, train)
+    while state.epoch < recipe.end and not _stopped(recipe, state):
+        state.running = _epoch(model, recipe, optimizers, seed, state, train, teacher)
         state.epoch += 1
         with averaged(model, state.average):
-            if state.epoch % recipe.evaluate_every == 0 or state.epoch in (1, recipe.epochs):
+            if recipe.evaluates(state.epoch):
                 _evaluate(model, recipe, state, train, held_out)
             _snapshot(model, recipe, state, held_out[1])
         state.model = model.state_dict()
@@ -105,12 +110,19 @@ def fit(
 
 
 def _epoch(
-    model: nn.Module, recipe: Recipe, optimizers: list[torch.optim.Optimizer], seed: int, state: State, train: Items
+    model: nn.Module,
+    recipe: Recipe,
+    optimizers: list[torch.optim.Optimizer],
+    seed: int,
+    state: State,
+    train: Items,
+    teacher: nn.Module | None,
 ) -> dict[str, float]:
     """One pass over the items; the means of what `losses` yields, as they ran."""
     epoch = state.epoch
     torch.manual_seed(_mixed(seed, epoch))
-    classes = _classes(model, train) if recipe.label_smoothing else 0
+    classes = _classes(model, train) if recipe.label_smoothing or recipe.distil else 0
+    bound = _sparsity().Constraint(model, recipe, train, seed, epoch) if recipe.sparse else None
     model.train()
     x, target = train.x, train.clean if wants_clean(model) else train.y
     if recipe.noise and recipe.noise.draw == "fresh":
@@ -124,10 +136,12 @@ def _epoch(
     def load(rows: Rows) -> tuple[Tensor, Tensor]:
         inputs = augment(x[rows], rng, **recipe.augment.model_dump()) if recipe.augment else x[rows]
         wanted = target[rows]
-        if harden:
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                inputs = harden(model, inputs, wanted)
-        return inputs, smoothed(wanted, recipe.label_smoothing, classes) if recipe.label_smoothing else wanted
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            inputs = harden(model, inputs, wanted) if harden else inputs
+            taught = _taught(teacher, inputs) if recipe.distil else None
+        if classes:
+            wanted = smoothed(wanted, recipe.label_smoothing, classes)
+        return inputs, torch.lerp(wanted, taught, recipe.distil) if recipe.distil else wanted
 
     losses = []
     for step, rows in enumerate(_batches(len(train), size, seed, epoch)):
@@ -135,7 +149,7 @@ def _epoch(
         factor = schedule_factor(recipe.schedule, progress)
         if hasattr(model, "before_step"):
             model.before_step(progress)
-        losses.append(_step(model, recipe, optimizers, rows, load, factor))
+        losses.append(_step(model, recipe, optimizers, rows, load, factor, bound))
         if recipe.weight_average:
             state.average = include(state.average, model, recipe.weight_average, epoch * steps + step + 1)
     return _means(losses, size, len(train), epoch)
@@ -144,6 +158,11 @@ def _epoch(
 def _attacks() -> ModuleType:
     """By name, so that only jobs that train on hard inputs depend on that code (see code.py)."""
     return importlib.import_module("atelier.attacks")
+
+
+def _sparsity() -> ModuleType:
+    """By name, as above: for recipes that are `sparse`."""
+    return importlib.import_module("atelier.sparsity")
 
 
 def _batches(n: int, size: int, seed: int, epoch: int) -> Iterable[Rows]:
@@ -160,6 +179,7 @@ def _step(
     rows: Rows,
     load: Callable[[Rows], tuple[Tensor, Tensor]],
     factor: float,
+    bound: Any,
 ) -> dict[str, Tensor]:
     """One step of every optimizer. With `chunk` the gradient is gathered piece by piece: less memory, warmer cache."""
     n = rows.stop if isinstance(rows, slice) else len(rows)
@@ -180,10 +200,14 @@ def _step(
             if start + size >= n:
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
+                if bound:
+                    bound.before_step()
                 if recipe.clip:
                     own = [p for group in optimizer.param_groups for p in group["params"]]
                     nn.utils.clip_grad_norm_(own, recipe.clip)
                 optimizer.step()
+                if bound:
+                    bound.after_step(optimizer.param_groups[0]["lr"])
     if hasattr(model, "after_step"):
         model.after_step()
     return totals
@@ -229,6 +253,12 @@ def smoothed(y: Tensor, share: float, classes: int) -> Tensor:
     among them (Szegedy et al. 2016, section 7).
     """
     return F.one_hot(y, classes) * (1.0 - share) + share / classes
+
+
+@torch.no_grad()
+def _taught(teacher: nn.Module, x: Tensor) -> Tensor:
+    """What the teacher believes: probabilities (n, classes) (Hinton et al. 2015, at temperature 1)."""
+    return teacher.eval().classify(x).float().softmax(1)
 
 
 @torch.no_grad()

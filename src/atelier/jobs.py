@@ -29,7 +29,10 @@ LIBRARIES = ("numpy", "scipy", "torch")
 
 @dataclass(frozen=True)
 class Job:
-    """Train `family` with `settings` by `recipe` from `seed`, or from the weights in the folder `start`."""
+    """Train `family` with `settings` by `recipe` from `seed`, or from the weights in the folder `start`.
+
+    teacher: the folder of the net that a recipe with `distil` learns from.
+    """
 
     study: str
     model: str
@@ -40,6 +43,7 @@ class Job:
     recipe: Recipe
     settings: dict[str, Any] = field(hash=False)
     start: Path | None = None
+    teacher: Path | None = None
     label: str = ""
 
     def __str__(self) -> str:
@@ -50,8 +54,8 @@ class Job:
         from atelier.data.store import Store
 
         store = Store(paths.noisy(self.dataset))
-        recipes = (self.recipe, self.recipe.pretraining)
-        noisy = {f".{recipe.noise.name}" for recipe in recipes if recipe and recipe.noise} | {""}
+        recipes = [recipe for recipe in (self.recipe, self.recipe.pretraining) if recipe]
+        noisy = {f".{recipe.noise.name}" for recipe in recipes if recipe.noise} | {""}
         reads = {f"{part}{noise}.npz" for part in ("train", "test") for noise in noisy}
         parts = {
             "family": self.family,
@@ -61,10 +65,10 @@ class Job:
             "data": {name: total for name, total in store.sums.items() if name in reads},
             "threads": self.compute.threads,
             "device": device(self.compute),
-            "start": (self.start / "weights.sha256").read_text().strip() if self.start else None,
+            "start": checkpoint.digest(self.start) if self.start else None,
             "versions": _versions(),
-            "code": code.of_family(self.family, any(recipe and recipe.attack for recipe in recipes)),
-        }
+            "code": code.of_family(self.family, code.called_by(*recipes)),
+        } | ({"teacher": checkpoint.digest(self.teacher)} if self.teacher else {})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
     @property
@@ -186,6 +190,7 @@ def _train(job: Job) -> None:
     model = checkpoint.build(spec, **_optimizer(job.family, Optimizer, job.recipe)).to(where)
     if job.start:
         model.load_state_dict(checkpoint.read_weights(job.start))
+    teacher = checkpoint.load(job.teacher)[0].to(where) if job.teacher else None
     saved = _resume(job)
     log = _Log(job, saved)
 
@@ -194,7 +199,7 @@ def _train(job: Job) -> None:
         held = items(store, split, recipe.noise, hold_out, where)
         state = State(**saved["state"]) if saved and saved["last"] == log.last else None
         try:
-            state = fit(net, recipe, job.seed, seen, (split, held), state=state, after_epoch=log)
+            state = fit(net, recipe, job.seed, seen, (split, held), state=state, teacher=teacher, after_epoch=log)
             if not _finite(state, net):
                 raise Diverged(f"weights or figures are not finite after epoch {state.epoch}; try a lower lr or clip")
         except Diverged as error:
@@ -279,7 +284,7 @@ class _Log:
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def __call__(self, state: Any) -> None:
-        if state.epoch == 0:
+        if state.epoch == (self.job.recipe.begin if self.last else 0):
             return
         running = {f"running.{name}": value for name, value in state.running.items()}
         fresh = state.curve and state.curve[-1]["epoch"] == state.epoch

@@ -1,15 +1,19 @@
 """What families share: typed settings, activations, initial weights, and the description of removable nodes."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Shape = tuple[int, ...]
 Width = Annotated[int, Ge(1)]
+Place = Annotated[int, Ge(0)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 NonNegative = Annotated[float, Ge(0)]
 Activation = Literal[
@@ -69,6 +73,38 @@ def class_losses(logits: Tensor, y: Tensor, penalty: Tensor | float = 0.0) -> di
     return {"loss": F.cross_entropy(logits, y) + penalty}
 
 
+class Flatten(nn.Flatten):
+    """(n, *shape) -> (n, width): each item flattened, and of it only `places`, if there are any.
+
+    The places are a setting and no part of the state. Raises ValueError if one lies beyond the item.
+    """
+
+    def __init__(self, name: str, places: Sequence[int], shape: Shape) -> None:
+        super().__init__()
+        size = math.prod(shape)
+        if places and places[-1] >= size:
+            raise ValueError(
+                f"{name} holds {places[-1]}, but there are {size} to read; give places from 0 to {size - 1}"
+            )
+        self.width = len(places) or size
+        self.register_buffer("places", torch.tensor(places) if places else None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = super().forward(x)
+        return flat if self.places is None else flat.index_select(1, self.places)
+
+    def resized(self, keep: Sequence[int] | None) -> tuple[int, ...]:
+        """The places when only those at the indices `keep` stay; None: all."""
+        places = () if self.places is None else tuple(self.places.tolist())
+        return places if keep is None else tuple(places[i] if places else int(i) for i in keep)
+
+
+def check_places(name: str, places: Sequence[int]) -> None:
+    """Raises ValueError unless the places rise, each once."""
+    if fallen := next(((a, b) for a, b in pairwise(places) if a >= b), None):
+        raise ValueError(f"{name} has {fallen[1]} after {fallen[0]}; give places that rise, each once")
+
+
 @dataclass(frozen=True)
 class Slice:
     """The part of a tensor that belongs to a layer's nodes: along `axis`, laid out as (groups, width, block)."""
@@ -96,12 +132,22 @@ class Reader(Slice):
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes of one layer that can be removed: the tensors that compute them and those that read them."""
+    """The nodes of one layer that can be removed: the tensors that compute them and those that read them.
+
+    `given` says that no layer computes them, so that they have no writers: they are inputs, or flattened maps one place
+    at a time. Nodes that share a reader's axis with others, as such places do with their maps, go one after the other.
+    """
 
     name: str
     width: int
     writers: tuple[Slice, ...]
     readers: tuple[Reader, ...]
+    given: bool = False
+
+
+def left(keep: Mapping[str, Sequence[int]], name: str, width: int) -> int:
+    """How many of `width` nodes there are when those of `keep` (nodes' name -> indices) stay, and all of others."""
+    return len(keep[name]) if name in keep else width
 
 
 def dense_writers(*layers: str) -> tuple[Slice, ...]:

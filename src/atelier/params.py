@@ -66,6 +66,18 @@ OFF = (None, False, ())  # equal to 0 too
 _METRIC, _EXACT = r"(train|validation|test|gap|weights)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
 T = TypeVar("T")
 Kind = Literal["gaussian", "masking", "salt-and-pepper"]
+Criterion = Literal[
+    "activation",
+    "batch-norm",
+    "random",
+    "taylor",
+    "weight-norm",
+    "global-activation",
+    "global-batch-norm",
+    "global-random",
+    "global-taylor",
+    "global-weight-norm",
+]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
@@ -154,11 +166,14 @@ class TrainNoise(Strict):
 
 
 class Augment(Strict):
-    """Random changes of the images of a batch: mirrored, moved by up to `shift` pixels, erased in part at this rate."""
+    """Random changes of the images of a batch: mirrored, moved by up to `shift` pixels, erased in part at this rate;
+    turned, stretched and slanted by up to `warp`, a share of their size.
+    """
 
     flip: bool = False
     shift: Annotated[int, Field(ge=0)] = 0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warp: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
 class Attack(Strict):
@@ -198,12 +213,30 @@ class Attacks(Strict):
     transfer: Several[str]
 
 
+class Thin(Strict):
+    """Nodes, or weights, fall silent one after the other as training goes on; see sparsity.py.
+
+    level: the share of them that is gone after the share `until` of all epochs. inputs: whether inputs go too.
+    """
+
+    what: Literal["nodes", "weights"] = "nodes"
+    level: Fraction
+    criterion: Criterion = "weight-norm"
+    inputs: bool = False
+    until: Fraction = 0.5
+
+
 class Recipe(Strict):
     """How a model is trained.
 
     batch: full is one step an epoch; chunk bounds the rows held at once and leaves the gradient as it is.
     items: train on so many of the training split only, the first.
     label_smoothing: the share of a label's probability that training spreads over all classes; evaluation does not.
+    distil: the share of the target that is the probabilities of a teacher, which for a pruned net is the dense one.
+    hold: zeros: weights that are zero stay so; values: weights of a tensor that are equal stay so, too.
+    group_lasso: the rate of a penalty on the length of the weights that read a node, for all nodes, inputs excepted.
+    thin: make the net sparse while it trains.
+    span: train these epochs of the recipe only, as [10, 20] the last ten of twenty.
     weight_average: judge and keep a running mean of the weights, on average this share of all steps so far old.
     precision: bf16 multiplies in bfloat16 (autocast) and keeps weights, losses and evaluation in float32.
     snapshots: the epochs whose reconstructions are kept; 0 is before training.
@@ -226,6 +259,11 @@ class Recipe(Strict):
     noise: TrainNoise | None = None
     augment: Augment | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    distil: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hold: Literal["values", "zeros"] | None = None
+    group_lasso: NonNegative = 0.0
+    thin: Thin | None = None
+    span: tuple[Annotated[int, Field(ge=0)], Count] | None = None
     weight_average: Annotated[float, Field(gt=0, le=0.5)] | None = None
     attack: Attack | None = None
     precision: Literal["bf16", "fp32"] = "fp32"
@@ -237,7 +275,9 @@ class Recipe(Strict):
         """The recipe of the first training, if there is one; what is not said of it is as in the second."""
         if self.pretrain is None:
             return None
-        return self.changed({"snapshots": (), "label_smoothing": 0.0, **self.pretrain, "pretrain": None}, ".pretrain")
+        own = ("snapshots", "label_smoothing", "distil", "hold", "group_lasso", "thin", "span")
+        off = {key: Recipe.model_fields[key].default for key in own}
+        return self.changed({**off, **self.pretrain, "pretrain": None}, ".pretrain")
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -255,9 +295,38 @@ class Recipe(Strict):
             raise ValueError(f".patience is {self.patience}; it needs hold_out: true, to judge on validation items")
         return self
 
+    @property
+    def begin(self) -> int:
+        """Epochs that are as if done."""
+        return self.span[0] if self.span else 0
+
+    @property
+    def end(self) -> int:
+        """The last epoch."""
+        return self.span[1] if self.span else self.epochs
+
+    @property
+    def sparse(self) -> bool:
+        """Whether something holds weights, or drives them to zero, in every step."""
+        return bool(self.hold or self.group_lasso or self.thin)
+
     def evaluates(self, epoch: int) -> bool:
         """The first epoch, the last and every `evaluate_every` in between."""
-        return epoch in (1, self.epochs) or (0 < epoch < self.epochs and epoch % self.evaluate_every == 0)
+        within = self.begin < epoch < self.end and epoch % self.evaluate_every == 0
+        return epoch in (self.begin + 1, self.end) or within
+
+    @model_validator(mode="after")
+    def _span_lies_within(self) -> "Recipe":
+        if self.span and not self.span[0] < self.span[1] <= self.epochs:
+            raise ValueError(f".span is {list(self.span)}; give two epochs that rise, to {self.epochs} at most")
+        return self
+
+    @model_validator(mode="after")
+    def _zeros_are_not_averaged(self) -> "Recipe":
+        for key in ("group_lasso", "thin"):
+            if self.weight_average and getattr(self, key):
+                raise ValueError(f".weight_average keeps what {key} sets to zero from being zero; drop one of them")
+        return self
 
     def changed(self, changes: Mapping[str, Any], where: str = "") -> "Recipe":
         """A copy with these keys replaced, checked anew; a ValueError begins with `where`."""
@@ -290,27 +359,51 @@ class ModelEntry(Case, extra="allow"):
 
 
 class Prune(Strict):
-    """What is pruned and how: levels are shares of nodes removed; train changes a model's recipe for fine-tuning."""
+    """What is pruned and how: levels are shares of nodes removed; train changes a model's recipe for fine-tuning.
+
+    criteria: names of scores; global-<name> ranks the nodes of all layers together. inputs: whether as large a share of
+    what no layer computes goes too, of an mlp's inputs and of a cnn's flattened maps, one place at a time.
+    schedules: all at once, level by level, or one after the other while the net is fine-tuned (gradual).
+    recoveries: after pruning nothing; fine-tuning; the last epochs of the model's own recipe over again, as many as
+    fine-tuning has, from the weights as they are (lr-rewind) or as they were before these epochs (rewind; Renda et al.
+    2020); or fresh weights, trained for as many epochs in all, or for as many multiply-adds (Liu et al. 2019).
+    margin: the accuracy that may be lost, on validation items, at the level that is chosen.
+    """
 
     models: Several[str]
-    criteria: Several[Literal["activation", "random", "weight-norm"]]
+    criteria: Several[Criterion]
     levels: Annotated[tuple[Fraction, ...], Field(min_length=1), AfterValidator(_rising)]
-    schedules: Several[Literal["iterative", "one-shot"]] = ("one-shot",)
-    recoveries: Several[Literal["finetune", "none", "scratch-epochs"]]
+    schedules: Several[Literal["gradual", "iterative", "one-shot"]] = ("one-shot",)
+    recoveries: Several[Literal["finetune", "lr-rewind", "none", "rewind", "scratch-epochs", "scratch-madds"]]
     train: Table[str, Any] = FrozenDict()
+    inputs: bool = False
+    margin: NonNegative = 0.01
+
+    @model_validator(mode="after")
+    def _inputs_have_no_norm(self) -> "Prune":
+        if self.inputs and (named := next((name for name in self.criteria if name.endswith("batch-norm")), None)):
+            raise ValueError(f".inputs is true, but {named} cannot rank what no layer computes; drop one of them")
+        return self
+
+
+def pruned_name(model: str, criterion: str, schedule: str, recovery: str, level: float) -> str:
+    """How claims name a pruned net."""
+    return f"{model}:{criterion}:{schedule}:{recovery}:{level:g}"
 
 
 class Compare(Strict):
     """What settles a claim: a metric and one of the forms below. `from` and `to` are epochs: start and end here.
 
-    floor: a method that trains no net, as metrics.json names it (identity, pca-32, ridge), in the place of `than`;
-    floor_metric: its figure to compare with, if that is another than `metric`.
+    A pruned net is named by its model, criterion, schedule, recovery and level, as in mlp:taylor:one-shot:finetune:0.5.
+    bound: a number in the place of `than`. floor: a method that trains no net, as metrics.json names it (identity,
+    pca-32, ridge), in the place of `than`; floor_metric: its figure to compare with, if that is another than `metric`.
     """
 
     metric: Metric
     higher: str | None = None
     lower: str | None = None
     than: str | None = None
+    bound: float | None = None
     floor: str | None = None
     floor_metric: Metric | None = None
     margin: NonNegative = 0.0
@@ -329,8 +422,8 @@ class Compare(Strict):
 
     @model_validator(mode="after")
     def _one_form(self) -> "Compare":
-        forms = ("higher than", "lower than", "higher floor", "lower floor", "equal margin", "over direction")
-        forms += ("of from to direction",)
+        forms = ("higher than", "lower than", "higher bound", "lower bound", "higher floor", "lower floor")
+        forms += ("equal margin", "over direction", "of from to direction")
         given = self.model_dump(by_alias=True, exclude_unset=True, exclude_none=True).keys() - {"metric"}
         extra = {"margin", "epoch", "floor_metric"}
         form = next((form for form in forms if given >= set(form.split()) >= given - extra), None)
@@ -380,13 +473,17 @@ class Experiment(Strict):
         named = [*self._naming(), (".published", self.published)]
         named += [(where, compare.models) for where, compare in self._compared]
         for where, model in ((where, model) for where, models in named for model in models):
-            if model not in self.models:
+            if model not in self.models and model not in self._other_nets():
                 raise ValueError(f"{where} names {strict.shown(model)}, no model here; {nearest(model, self.models)}")
         return self
 
     def _naming(self) -> list[tuple[str, Iterable[str]]]:
         """Keys of a kind's own that name models."""
         return []
+
+    def _other_nets(self) -> Iterable[str]:
+        """What claims may name beside the models."""
+        return ()
 
 
 class Study(Experiment):
@@ -427,6 +524,12 @@ class Study(Experiment):
     def _naming(self) -> list[tuple[str, Iterable[str]]]:
         return [(".prune.models", self.pruned), (".attacks.transfer", self.attacks.transfer if self.attacks else ())]
 
+    def _other_nets(self) -> Iterable[str]:
+        """Of each pruned net, as claims name it."""
+        cut = self.prune
+        ways = [cut.models, cut.criteria, cut.schedules, cut.recoveries, cut.levels] if cut else [()]
+        return (pruned_name(*way) for way in itertools.product(*ways))
+
     @model_validator(mode="after")
     def _trials_hold_out(self) -> "Study":
         for model in itertools.chain(*self.trials.values()):
@@ -441,8 +544,11 @@ class Study(Experiment):
         self.recipes()
         for where, compare in self._compared:
             for model, epoch in itertools.product(compare.models, (compare.epoch, compare.start, compare.end)):
-                recipe = self.recipe(model)
-                if epoch and not recipe.evaluates(epoch):
+                if epoch and model not in self.models:
+                    raise ValueError(
+                        f"{where} names epoch {epoch} of the pruned net {model}, of which no curve is kept"
+                    )
+                if epoch and not (recipe := self.recipe(model)).evaluates(epoch):
                     allowed = f"1, {recipe.epochs} or a multiple of {recipe.evaluate_every} between"
                     raise ValueError(f"{where} names epoch {epoch}, at which {model} is not evaluated; give {allowed}")
         return self

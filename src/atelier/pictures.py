@@ -15,6 +15,7 @@ from atelier.report.png import packed
 
 IMAGE, WINDOW = 0.8, 1.6  # inches: curves need room, and so do the names of what people do
 WINDOWS = 5  # in a line
+SEEN = ("clean", "input")  # rows of items as they are, and as a model that rebuilds them sees them
 
 
 def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 10) -> list[Row]:
@@ -32,7 +33,7 @@ def mistakes(test: Items, answers: np.ndarray, classes: list[str], count: int = 
 def reconstructions(seen: Items, rebuilt: np.ndarray, snapshots: Path) -> list[Row]:
     """One item of each class: as it is, as the model sees it, as it was rebuilt at snapshot epochs and at the end."""
     chosen = first_of_each_class(seen.y)
-    rows = [("clean", seen.clean[chosen].numpy(), []), ("input", seen.x[chosen].numpy(), [])]
+    rows = [(label, x[chosen].numpy(), []) for label, x in zip(SEEN, (seen.clean, seen.x), strict=True)]
     if snapshots.exists():
         with np.load(snapshots) as shots:
             rows += [(f"epoch {epoch}", shots[epoch] / 255, []) for epoch in sorted(shots, key=int)]
@@ -56,7 +57,7 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
 
     rows = [
         (f"{model}\n{label}", items if _images(items) else items[:WINDOWS], captions)
-        for model, block in by_model.items()
+        for model, block in _below_what_they_saw(by_model)
         for label, items, captions in block
     ]
     columns = max((len(items) for _, items, _ in rows), default=1)
@@ -79,7 +80,17 @@ def examples(path: Path, by_model: dict[str, list[Row]]) -> None:
             axis.set_title(caption, fontsize=6, pad=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    files.write_bytes(path, buffer.getvalue() if width == IMAGE else packed(buffer.getvalue()))
+    files.write_bytes(path, packed(buffer.getvalue()))
+
+
+def _below_what_they_saw(by_model: dict[str, list[Row]]) -> list[tuple[str, list[Row]]]:
+    """The blocks, those of models that rebuilt the same from the same below one another, and that only once."""
+    alike: dict[bytes, list[tuple[str, list[Row]]]] = {}
+    for model, block in by_model.items():
+        shown = b"".join(items.tobytes() for label, items, _ in block if label in SEEN) or model.encode()
+        above = [row for row in block if row[0] not in SEEN] if shown in alike else block
+        alike.setdefault(shown, []).append((model, above))
+    return [block for blocks in alike.values() for block in blocks]
 
 
 def _images(items: np.ndarray) -> bool:

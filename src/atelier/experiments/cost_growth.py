@@ -1,7 +1,6 @@
 """What dense, convolutional and recurrent nets cost, and how it grows with width, depth, maps, kernel and steps."""
 
 import math
-import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -74,6 +73,8 @@ def counts(model: "nn.Module", shape: tuple[int, int], chain: int) -> dict[str, 
 
     def add(layer: "nn.Module", inputs: Any, output: Any) -> None:
         nonlocal values
+        if isinstance(layer, torch.nn.Flatten):
+            return  # the same values in another shape
         values += (output[0] if isinstance(output, tuple) else output).numel()
 
     handles = [layer.register_forward_hook(add) for layer in model.modules() if not list(layer.children())]
@@ -90,15 +91,17 @@ def seconds(model: "nn.Module", shape: tuple[int, int], seed: int) -> float:
     """Median time of one step on a batch of 128 random windows, forward and backward."""
     import torch
 
+    from atelier import latency
+
     x = torch.from_numpy(np.random.default_rng(seed).standard_normal((BATCH, *shape)).astype(np.float32))
-    y, spent = torch.zeros(BATCH, dtype=torch.int64), []
+    y = torch.zeros(BATCH, dtype=torch.int64)
     model.train()
-    for _ in range(REPEATS + 1):
-        started = time.perf_counter()
+
+    def step() -> None:
         for out in model.losses(x, y):
             out["loss"].backward()
-        spent.append(time.perf_counter() - started)
-    return float(np.median(spent[1:]))
+
+    return latency.compare({"step": step}, REPEATS)["step"][0] / 1000
 
 
 def text(models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> str:

@@ -1,7 +1,7 @@
 """Autoencoders, dense and convolutional; with training noise they are denoising ones (Vincent et al. 2008)."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from atelier.layers import (
     dense_reader,
     dense_writers,
     initialise,
+    left,
 )
 from atelier.optim import Optimizer
 from atelier.tied import Transposed
@@ -134,11 +135,11 @@ class Model(nn.Module):
             for label, width, name, reader in zip(labels, widths, names, names[1:], strict=False)
         ]
 
-    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
-        """The settings of this net with the given widths by nodes' name."""
+    def resized(self, keep: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """The settings of this net with only the nodes `keep` (nodes' name -> rising indices), and all of others."""
         return {
-            "widths": tuple(widths.get(f"widths.{i}", width) for i, width in enumerate(self.widths)),
-            "decoder": tuple(widths.get(f"decoder.{i}", width) for i, width in enumerate(self.decoder)),
+            "widths": tuple(left(keep, f"widths.{i}", width) for i, width in enumerate(self.widths)),
+            "decoder": tuple(left(keep, f"decoder.{i}", width) for i, width in enumerate(self.decoder)),
         }
 
     def _writers(self, name: str) -> tuple[Slice, ...]:

@@ -1,6 +1,6 @@
 """Convolutions along time under an LSTM (Ordóñez and Roggen 2016)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer as TorchOptimizer
 
 from atelier import sequences
-from atelier.layers import Init, Nodes, Rate, Shape, Width, class_losses, dense_reader, dense_writers, initialise
+from atelier.layers import Init, Nodes, Rate, Shape, Width, class_losses, dense_reader, dense_writers, initialise, left
 from atelier.optim import Optimizer
 
 
@@ -81,9 +81,9 @@ class Model(nn.Module):
         found = [Nodes(f"maps.{i}", width, dense_writers(names[i]), (readers[i],)) for i, width in enumerate(self.maps)]
         return found + sequences.nodes("lstm", self.hidden, self.biases)
 
-    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
-        """The settings of this net with the given widths by nodes' name."""
+    def resized(self, keep: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """The settings of this net with only the nodes `keep` (nodes' name -> rising indices), and all of others."""
         return {
-            "maps": tuple(widths.get(f"maps.{i}", width) for i, width in enumerate(self.maps)),
-            "hidden": tuple(widths.get(f"hidden.{i}", width) for i, width in enumerate(self.hidden)),
+            "maps": tuple(left(keep, f"maps.{i}", width) for i, width in enumerate(self.maps)),
+            "hidden": tuple(left(keep, f"hidden.{i}", width) for i, width in enumerate(self.hidden)),
         }

@@ -1,7 +1,7 @@
 """Dense classifier that may first learn its features without labels, as an encoder (Bengio et al. 2007, two stages)."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from atelier.layers import (
     dense_reader,
     dense_writers,
     initialise,
+    left,
 )
 from atelier.optim import Optimizer
 from atelier.tied import Transposed
@@ -85,9 +86,9 @@ class Model(nn.Module):
             for i, (width, name, reader) in enumerate(zip(self.hidden, names, [*names[1:], "head"], strict=True))
         ]
 
-    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
-        """The settings of this net with the given widths by nodes' name."""
-        return {"hidden": tuple(widths.get(f"hidden.{i}", width) for i, width in enumerate(self.hidden))}
+    def resized(self, keep: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """The settings of this net with only the nodes `keep` (nodes' name -> rising indices), and all of others."""
+        return {"hidden": tuple(left(keep, f"hidden.{i}", width) for i, width in enumerate(self.hidden))}
 
 
 class Rebuilder(nn.Module):

@@ -1,13 +1,13 @@
 """Recurrent nets over the rows of an image or the steps of a window: plain RNN, GRU (Cho et al. 2014), LSTM."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
 from atelier import sequences
-from atelier.layers import Init, Nodes, Rate, Shape, Width, class_losses, initialise
+from atelier.layers import Init, Nodes, Rate, Shape, Width, class_losses, initialise, left
 from atelier.optim import Optimizer
 
 
@@ -59,6 +59,6 @@ class Model(nn.Module):
         """The units of each layer."""
         return sequences.nodes(self.cell, self.hidden, self.biases)
 
-    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
-        """The settings of this net with the given widths by nodes' name."""
-        return {"hidden": tuple(widths.get(f"hidden.{i}", width) for i, width in enumerate(self.hidden))}
+    def resized(self, keep: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """The settings of this net with only the nodes `keep` (nodes' name -> rising indices), and all of others."""
+        return {"hidden": tuple(left(keep, f"hidden.{i}", width) for i, width in enumerate(self.hidden))}

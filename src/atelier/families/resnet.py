@@ -1,6 +1,6 @@
 """Residual convolutional net (He et al. 2015) of basic or bottleneck blocks, and the plain net of the same depth."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -24,6 +24,7 @@ from atelier.layers import (
     dense_reader,
     dense_writers,
     initialise,
+    left,
     norm_writers,
 )
 from atelier.optim import Optimizer
@@ -148,9 +149,9 @@ class Model(nn.Module):
             for i, (width, (writer, reader)) in enumerate(zip(self.inner, places, strict=True))
         ]
 
-    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
-        """The settings of this net with the given widths by nodes' name."""
-        return {"inner": tuple(widths.get(f"inner.{i}", width) for i, width in enumerate(self.inner))}
+    def resized(self, keep: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """The settings of this net with only the nodes `keep` (nodes' name -> rising indices), and all of others."""
+        return {"inner": tuple(left(keep, f"inner.{i}", width) for i, width in enumerate(self.inner))}
 
     def _parts(self) -> list[str]:
         return [part for part in ("first", "second", "third") if len(getattr(self, part))]

@@ -1,6 +1,6 @@
 """Time-delay net (Waibel et al. 1989): every unit sees a few delayed steps of the layer below, with shared weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from atelier.layers import (
     dense_reader,
     dense_writers,
     initialise,
+    left,
 )
 from atelier.optim import Optimizer
 
@@ -102,6 +103,6 @@ class Model(nn.Module):
             Nodes(f"hidden.{i}", width, dense_writers(names[i]), (readers[i],)) for i, width in enumerate(self.hidden)
         ]
 
-    def resized(self, widths: Mapping[str, int]) -> dict[str, Any]:
-        """The settings of this net with the given widths by nodes' name."""
-        return {"hidden": tuple(widths.get(f"hidden.{i}", width) for i, width in enumerate(self.hidden))}
+    def resized(self, keep: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """The settings of this net with only the nodes `keep` (nodes' name -> rising indices), and all of others."""
+        return {"hidden": tuple(left(keep, f"hidden.{i}", width) for i, width in enumerate(self.hidden))}

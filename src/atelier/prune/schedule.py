@@ -15,9 +15,9 @@ class Step(NamedTuple):
 def rounds(schedule: str, levels: Sequence[float]) -> list[list[Step]]:
     """Steps in rounds; those of a round do not depend on each other.
 
-    one-shot: every level from the dense net; iterative: each level from the fine-tuned net of the level before.
+    one-shot, gradual: every level from the dense net; iterative: each from the fine-tuned net of the level before.
     """
-    if schedule == "one-shot":
+    if schedule in ("gradual", "one-shot"):
         return [[Step(0.0, level, 1) for level in levels]]
     if schedule == "iterative":
         starts = (0.0, *levels)

@@ -82,9 +82,11 @@ def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[st
     if compare.of:
         change = _minus(values(compare.of, compare.end), values(compare.of, compare.start))
         return "at-epoch", _turned(change, compare.direction)
-    if compare.floor:
+    if compare.bound is not None or compare.floor:
         named = values(compare.higher or compare.lower)
-        floor = results.floor(compare.floor, compare.floor_metric or compare.metric, where)
+        floor = compare.bound
+        if floor is None:
+            floor = results.floor(compare.floor, compare.floor_metric or compare.metric, where)
         return "greater", _turned(_minus(named, [floor] * len(named)), "rises" if compare.higher else "falls")
     more, less = (compare.higher, compare.than) if compare.higher else (compare.than, compare.lower)
     return "at-epoch" if compare.epoch else "greater", _minus(values(more, compare.epoch), values(less, compare.epoch))

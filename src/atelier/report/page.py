@@ -195,8 +195,9 @@ def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
     """The chosen points open, all points folded."""
     note = (
         "Level: the share of nodes removed. Points are chosen on validation items (✓) and tested once; brackets hold "
-        "shares of the dense net. “− scratch” compares with a net of the same shape trained from scratch. Latency: "
-        f"see the [times]({_times(results)})."
+        "shares of the dense net. Differences are paired by seed: with the dense net; with nets of the same shape from "
+        "fresh weights, trained for as many epochs in all (scratch-epochs) or as many multiply-adds (scratch-madds); "
+        f"and with one whose nodes were drawn by lot (random). Latency: see the [times]({_times(results)})."
     )
     bodies = []
     for model, entry in results.models.items():

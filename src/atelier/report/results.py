@@ -10,7 +10,7 @@ from typing import Any
 
 from atelier import files, stats
 from atelier.errors import AtelierError, nearest
-from atelier.params import Experiment
+from atelier.params import Experiment, pruned_name
 
 Values = list[float | None]
 
@@ -38,12 +38,26 @@ class Results:
         return self.metrics(model).get(metric)
 
     def values(self, model: str, metric: str, where: str) -> Values:
-        """One value per seed. Raises AtelierError, which begins with `where`, if the model has no such metric."""
-        found = self.metrics(model)
+        """One value per seed, of a model or of a pruned net (params.pruned_name).
+
+        Raises AtelierError, which begins with `where`, if it has no such metric.
+        """
+        found = self.metrics(model) if model in self.models else self._of_points(model)
         if metric not in found:
             hint = nearest(metric, _same_split(metric, found))
             raise AtelierError(f"{where}: {model} has no metric {metric}; {hint}")
         return found[metric]["values"]
+
+    def _of_points(self, name: str) -> dict[str, dict[str, Values]]:
+        """Metric -> values of a pruned net, as metrics.json has them of a model."""
+        own = {p["seed"]: p for p in self.points if pruned_name(*(p[key] for key in _GROUP)) == name}
+        some = next(iter(own.values()), {})
+        metrics = [f"{split}.{key}" for split in ("validation", "test") for key in some.get(split, {})]
+        found = {}
+        for metric in metrics:
+            split, _, key = metric.partition(".")
+            found[metric] = {"values": [own[seed][split].get(key) if seed in own else None for seed in self.seeds]}
+        return found
 
     def floor(self, name: str, metric: str, where: str) -> float:
         """What a method that trains no net reaches. Raises AtelierError if there is no such floor or figure."""
@@ -125,30 +139,36 @@ class Results:
 
     @functools.cached_property
     def pruned(self) -> list[dict[str, Any]]:
-        """Pruning points gathered over seeds, each beside the dense net and a net of its shape trained from scratch.
+        """Pruning points gathered over seeds, each beside the dense net and its controls.
 
         One entry per (model, criterion, schedule, recovery, level): parameters and multiply_adds (means), metric,
-        chosen (the number of seeds) and the summaries validation, test, dense (the net before pruning, which is the
-        point of level 0), to_dense and to_scratch (paired by seed; None if some seed has nothing to compare with).
+        chosen (the number of seeds), the summaries validation, test and dense (the net before pruning, which is the
+        point of level 0), and differences paired by seed, None where some seed has nothing to compare with: to_dense;
+        to each of CONTROLS, nets of the same shape from fresh weights; to_random, of which lot chose the nodes.
         """
         groups: dict[tuple, list[dict[str, Any]]] = {}
-        others: dict[tuple, list[dict[str, Any]]] = {}  # dense nets by (model, seed), nets from scratch by shape too
+        known: dict[tuple, list[dict[str, Any]]] = {}
         for point in self.points:
             if point["level"]:
                 groups.setdefault(tuple(point[k] for k in _GROUP), []).append(point)
-            if not point["level"] or point["recovery"].startswith("scratch"):
-                others.setdefault(_net(point, shape=bool(point["level"])), []).append(point)
-        return [self._gathered(dict(zip(_GROUP, key, strict=True)), points, others) for key, points in groups.items()]
+            known.setdefault(_net(point, "none" if not point["level"] else point["recovery"]), []).append(point)
+        return [self._gathered(dict(zip(_GROUP, key, strict=True)), points, known) for key, points in groups.items()]
 
-    def _gathered(self, group: dict[str, Any], points: list[dict], others: dict[tuple, list[dict]]) -> dict[str, Any]:
+    def _gathered(self, group: dict[str, Any], points: list[dict], known: dict[tuple, list[dict]]) -> dict[str, Any]:
         metric = "accuracy" if "accuracy" in points[0]["test"] else "mae"
 
         def tested(found: list[dict | None]) -> Values:
             return [point["test"].get(metric) if point else None for point in found]
 
-        dense = [_nearest_way(point, others.get(_net(point, shape=False), [])) for point in points]
-        scratch = [_nearest_way(point, others.get(_net(point, shape=True), [])) for point in points]
-        compare = None not in scratch and not group["recovery"].startswith("scratch")
+        def against(others: list[dict | None]) -> dict[str, Any] | None:
+            return stats.paired(tested(points), tested(others)) if None not in others else None
+
+        dense = [_nearest_way(point, known.get(_net(point | {"level": 0}, "none"), [])) for point in points]
+        fresh = group["recovery"] in CONTROLS
+        controls = {
+            name: [_nearest_way(point, [] if fresh else known.get(_net(point, name), [])) for point in points]
+            for name in CONTROLS
+        }
         return {
             **group,
             "metric": metric,
@@ -158,11 +178,12 @@ class Results:
             "validation": stats.summary([point["validation"].get(metric) for point in points]),
             "test": stats.summary(tested(points)),
             "dense": stats.summary(tested(dense)),
-            "to_dense": stats.paired(tested(points), tested(dense)) if None not in dense else None,
-            "to_scratch": stats.paired(tested(points), tested(scratch)) if compare else None,
-        }
+            "to_dense": against(dense),
+            "to_random": against([None if fresh else _of_lot(point, known) for point in points]),
+        } | {f"to_{name}": against(found) for name, found in controls.items()}
 
 
+CONTROLS = ("scratch-epochs", "scratch-madds")
 _GROUP = ("model", "criterion", "schedule", "recovery", "level")
 
 
@@ -189,8 +210,19 @@ def read(folder: Path, study: str, entry: Experiment, whole: bool = True) -> Res
     )
 
 
-def _net(point: dict[str, Any], shape: bool) -> tuple:
-    return point["model"], point["seed"], *(point["widths"] if shape else ())
+def _net(point: dict[str, Any], recovery: str) -> tuple:
+    """What a point is compared by: dense nets by model and seed, others by their recovery and shape too."""
+    net = point["model"], point["seed"]
+    return (*net, recovery, *point["widths"]) if point["level"] else net
+
+
+def _of_lot(point: dict[str, Any], known: dict[tuple, list[dict]]) -> dict[str, Any] | None:
+    """The point whose nodes were drawn by lot and that is else like this one."""
+    if "random" in point["criterion"]:
+        return None
+    same = ("model", "seed", "schedule", "recovery", "level")
+    every = (other for points in known.values() for other in points if "random" in other["criterion"])
+    return next((other for other in every if all(other[key] == point[key] for key in same)), None)
 
 
 def _nearest_way(point: dict[str, Any], nets: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from atelier.report.results import Results, higher_is_better, parts
+from atelier.report.results import CONTROLS, Results, higher_is_better, parts
 
 MISSING = "–"
 _PERCENT = {"accuracy", "accuracy_rounded", "f1_macro", "precision", "recall", "f1", "small"}
 _PERCENT |= {"coverage", "least_class", "neighbour", "touching", "used"}
-_PERCENT |= {"logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
+_PERCENT |= {"accuracy_cut", "logistic", "logistic_gain", "neighbours", "neighbours_gain", "other_class"}
 _PERCENT |= {"edges", "edges_before", "edges_gain", "bars", "blobs", "excess", "gap"}
 ATTACKS = tuple(f"under_{way}" for way in ("gaussian", "fgsm", "universal", "pgd", "squares", "transfer"))
 CHECKS = ("steps_rise", "steps_left", "restarts_left", "squares_gain", "transfer_gain", "far", "zero_gradient")
@@ -245,17 +245,18 @@ def reconstruction(results: Results) -> str:
 
 
 def pruning(groups: Sequence[dict[str, Any]], dense: dict[str, int]) -> str:
-    """A row per criterion, schedule, recovery and level, beside the dense net and one of its shape from scratch."""
+    """A row per criterion, schedule, recovery and level, beside the dense net and those controls that there are."""
     metric, rows = groups[0]["metric"], []
+    against = ["dense", *(name for name in (*CONTROLS, "random") if any(g[f"to_{name}"] for g in groups))]
     for g in sorted(groups, key=lambda g: (g["criterion"], g["schedule"], g["recovery"], g["level"])):
         n = g["test"]["n"]
         how = [g["criterion"], g["schedule"], g["recovery"], f"{g['level']:g}"]
         sizes = [f"{count(g[k])} ({100 * g[k] / dense[k]:.0f} %)" for k in ("parameters", "multiply_adds")]
-        compared = [spread(metric, g["to_dense"], signed=True), spread(metric, g["to_scratch"], signed=True)]
+        compared = [spread(metric, g[f"to_{name}"], signed=True) for name in against]
         chosen = {0: MISSING, n: "✓"}.get(g["chosen"], f"{g['chosen']} of {n}")
         rows.append([*how, *sizes, spread(metric, g["test"]), *compared, str(n), chosen])
     columns = ["Criterion", "Schedule", "Recovery", "Level", "Parameters", "Multiply-adds"]
-    columns += [f"Test {metric}{_bracketed(metric)}", f"− dense{_points(metric)}", f"− scratch{_points(metric)}"]
+    columns += [f"Test {metric}{_bracketed(metric)}", *(f"− {name}{_points(metric)}" for name in against)]
     return table([*columns, "n", "Chosen"], rows)
 
 

@@ -1,9 +1,11 @@
 """prune: models/<study> + data/noisy/<dataset> -> models/<study>-pruned/, pruning.json (without prune: no points)."""
 
+import itertools
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +18,14 @@ from atelier.data.store import Store
 from atelier.errors import AtelierError
 from atelier.fanout import fan_out
 from atelier.params import Params, Study, load
-from atelier.prune import choose, remove, schedule, score
+from atelier.prune import choose, recover, remove, schedule, score
+from atelier.prune.recover import Cut, Net, Point
 
-OBSERVED = 5000  # training items whose activations are taken
 BATCHES = (1, 256)  # of which latency is taken
 REPEATS = 20
 ABOUT = (
     "Fine-tuned pruned nets: <model>/<seed>/<criterion>-<schedule>-<level>/, each like the folder of a trained model.\n"
 )
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Prune the net in `source`, which is the dense job's or a fine-tuned one, into `folder`."""
-
-    dense: jobs.Job
-    criterion: str
-    schedule: str
-    step: schedule.Step
-    source: Path
-    folder: Path
-
-    def __str__(self) -> str:
-        return f"{self.dense} {self.criterion} {self.schedule} {self.step.level:g}"
-
-    def point(self, recovery: str, job: jobs.Job | None) -> "Point":
-        folder = job.folder if job else self.folder
-        return Point(self.dense, self.criterion, self.schedule, recovery, self.step.level, folder, job)
-
-
-@dataclass(frozen=True)
-class Point:
-    """A net of pruning.json, in `folder`; `job` trained it after pruning."""
-
-    dense: jobs.Job
-    criterion: str
-    schedule: str
-    recovery: str
-    level: float
-    folder: Path
-    job: jobs.Job | None = None
-
-    def __str__(self) -> str:
-        return f"{self.dense} {self.criterion} {self.schedule} {self.recovery} {self.level:g}"
-
-    @property
-    def name(self) -> dict[str, Any]:
-        same = {key: getattr(self, key) for key in ("criterion", "schedule", "recovery", "level")}
-        return {"model": self.dense.model, "seed": self.dense.seed} | same
 
 
 def main(study: str) -> None:
@@ -81,10 +43,10 @@ def main(study: str) -> None:
         points, trained, expected = prune(params, study, dense, Path(waiting))
         nets = list({point.folder: point for point in points}.values())  # some nets stand for several points
         judged = fan_out(judge, nets, title=f"judge {study}", **params.crew)
+        keep_tuned(study, points)
     found = {net.folder: result for net, result in zip(nets, judged, strict=True)}
-    keep_tuned(study, points)
     records = [point.name | found[point.folder][0] for point in points]
-    best = chosen(records)
+    best = chosen(records, entry.prune.margin)
     records = [record | {"chosen": record["recovery"] == "finetune" and _way(record) in best} for record in records]
     _write(study, sorted(records, key=lambda r: (*_way(r), r["recovery"], entry.seed_list.index(r["seed"]))))
     timed = [point for point in points if point.job or not point.level]
@@ -95,85 +57,109 @@ def main(study: str) -> None:
 
 
 def check(entry: Study, dense: list[jobs.Job]) -> None:
-    """Raises AtelierError, before anything runs, if a model has no nodes, is untrained, or a level empties a layer."""
+    """Raises AtelierError, before anything runs, if a model is untrained, has nothing to prune or to rank by, or if a
+    level empties a layer.
+    """
     for job in dense:
         files.read_json(_dense(job) / "spec.json")
     for job in {job.model: job for job in dense}.values():
         where = f"params.yaml: studies.{job.study}.prune.models names {job.model}"
         if not hasattr(families.load(job.family), "nodes"):
             raise AtelierError(f"{where}, but family {job.family} has no nodes to remove; drop it")
-        widths = _widths(checkpoint.build(_spec(job)))
+        model = checkpoint.build(_spec(job))
+        widths = _widths(model, entry.prune.inputs)
         if not widths:
             raise AtelierError(f"{where}, which has no hidden layer to prune; drop it")
-        for level in entry.prune.levels:
-            choose.uniform(widths, level, f"{job.study}.{job.model}")
+        if entry.prune.inputs and not any(nodes.given for nodes in model.nodes()):
+            raise AtelierError(f"{where}, but family {job.family} has no inputs to remove; drop it, or prune.inputs")
+        if any(criterion.endswith("batch-norm") for criterion in entry.prune.criteria):
+            try:
+                score.batch_norm(model)
+            except AtelierError as error:
+                raise AtelierError(f"{where}, but {error}") from None
+        equal = {name: np.ones(width) for name, width in widths.items()}
+        for criterion, level in itertools.product(entry.prune.criteria, entry.prune.levels):
+            choose.counts(criterion, equal, widths, level, _named(job))
 
 
 def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> tuple[list[Point], int, int]:
-    """Round by round: cut, then fine-tune and train from scratch side by side; cut nets go into folders in `waiting`.
+    """Round by round: cut, then train what recovers the cut nets side by side; cut nets go into folders in `waiting`.
 
     Gives the points, how many jobs were trained and not reused, and how many distinct jobs there are.
     """
-    entry = params.study(study)
-    ways = [(way, schedule.rounds(way, entry.prune.levels)) for way in entry.prune.schedules]
-    points = [Point(job, "none", "none", "none", 0.0, _dense(job)) for job in dense]
-    tuned: dict[tuple, Path] = {}
-    trained, keys = 0, set()
+    entry, crew = params.study(study), _Crew(params, f"prune {study}")
+    asked = entry.prune
+    points = [Point(job, "none", "none", "none", 0.0, _dense(job), inputs=asked.inputs) for job in dense]
+    begun = {job: recover.begun(entry, job) for job in dense if "rewind" in asked.recoveries}
+    crew.train(begun.values())
+    whole = {job: Net(_dense(job), begun[job].folder if begun else None) for job in dense}
+    tuned: dict[tuple, Net] = {}
+    ways = [(way, schedule.rounds(way, asked.levels)) for way in asked.schedules]
     for turn in range(max(len(rounds) for _, rounds in ways)):
         steps = [(way, step) for way, rounds in ways for step in (rounds[turn] if turn < len(rounds) else ())]
-        cuts = [
-            Cut(job, criterion, way, step, tuned.get((job, criterion, way, step.start), _dense(job)), Path())
-            for job in dense
-            for criterion in entry.prune.criteria
-            for way, step in steps
-        ]
-        cuts = [replace(cut, folder=waiting / f"{turn}-{number}") for number, cut in enumerate(cuts)]
+        cuts = []
+        for job, criterion, (way, step) in itertools.product(dense, asked.criteria, steps):
+            source = tuned.get((job, criterion, way, step.start), whole[job])
+            folder = waiting / f"{turn}-{len(cuts)}"
+            cuts.append(Cut(job, criterion, way, step, whole[job], source, folder, asked.inputs))
+        cuts = _thinned(entry, cuts, crew)
         settings = fan_out(carry_out, cuts, title=f"cut {study}", **params.crew)
-        new = [point for cut, found in zip(cuts, settings, strict=True) for point in recoveries(entry, cut, found)]
-        work = [point.job for point in new if point.job]
-        trained += jobs.train_all(work, params, f"prune {study}") if work else 0
-        keys |= {job.key for job in work}
-        tuned = {(p.dense, p.criterion, p.schedule, p.level): p.folder for p in new if p.recovery == "finetune"}
-        points += [point for point in new if point.recovery in entry.prune.recoveries]
-    return points, trained, len(keys)
+        new = [(cut, point) for cut, s in zip(cuts, settings, strict=True) for point in recover.points(entry, cut, s)]
+        crew.train(point.job for _, point in new if point.job)
+        points += [point for _, point in new if point.recovery in asked.recoveries]
+        tuned = {
+            (p.dense, p.criterion, p.schedule, p.level): replace(cut.net, folder=p.folder)
+            for cut, p in new
+            if p.recovery == "finetune"
+        }
+    return points, crew.trained, len(crew.keys)
 
 
-def recoveries(entry: Study, cut: Cut, settings: dict[str, Any]) -> list[Point]:
-    """The nets that a cut gives. An iterative schedule goes on from fine-tuned nets even where no point shows them.
+class _Crew:
+    """Trains jobs, each once, and counts those that were trained and not reused, and the distinct ones."""
 
-    scratch-epochs: fresh weights and the model's own recipe, as many epochs as the dense net and its fine-tunings took.
-    """
-    dense, level = cut.dense, cut.step.level
-    tune = entry.prune_recipe(dense.model).changed({"snapshots": ()})
-    whole = dense.recipe.changed({"snapshots": (), "epochs": dense.recipe.epochs + cut.step.turn * tune.epochs})
-    label = f" {cut.criterion} {cut.schedule} {level:g}"
-    found = [cut.point("none", None)]
-    if "finetune" in entry.prune.recoveries or cut.schedule == "iterative":
-        job = replace(dense, settings=settings, recipe=tune, start=cut.folder, label=label)
-        found.append(cut.point("finetune", job))
-    if "scratch-epochs" in entry.prune.recoveries:
-        job = replace(dense, settings=settings, recipe=whole, label=f" scratch {level:g}")
-        found.append(cut.point("scratch-epochs", job))
-    return found
+    def __init__(self, params: Params, title: str) -> None:
+        self.params, self.title, self.trained, self.keys = params, title, 0, set()
+
+    def train(self, work: Iterable[jobs.Job]) -> None:
+        if work := [job for job in work if job.key not in self.keys]:
+            self.trained += jobs.train_all(work, self.params, self.title)
+            self.keys |= {job.key for job in work}
+
+
+def _thinned(entry: Study, cuts: list[Cut], crew: _Crew) -> list[Cut]:
+    """The cuts, those of gradual schedules from nets whose nodes have fallen silent."""
+    work = {cut: recover.thinning(entry, cut) for cut in cuts if cut.schedule == "gradual"}
+    crew.train(work.values())
+    return [replace(cut, source=Net(work[cut].folder), thinning=work[cut]) if cut in work else cut for cut in cuts]
 
 
 def carry_out(cut: Cut) -> dict[str, Any]:
-    """Prune one net and store it; gives its settings."""
+    """Prune one net, and what it was before its last epochs alike, and store them; gives their settings."""
     job = cut.dense
-    model, spec = checkpoint.load(cut.source)
-    counts = choose.uniform(_widths(checkpoint.build(_spec(job))), cut.step.level, f"{job.study}.{job.model}")
-    means = None
-    if cut.criterion == "activation":
-        x = items(Store(paths.noisy(job.dataset)), "train", job.recipe.noise, job.recipe.hold_out).x
-        seen = score.observe(model, x[np.linspace(0, len(x) - 1, min(OBSERVED, len(x))).astype(int)])
-        scores, means = score.activation(model, seen), score.means(seen)
-    else:
-        scores = score.weight_norm(model) if cut.criterion == "weight-norm" else score.random(model, job.seed)
-    keep = choose.best(scores, counts)
+    model, spec = checkpoint.load(cut.source.folder)
+    if not cut.thinning:
+        model = remove.mask(model, *chosen_nodes(cut, model))
     shape, classes = tuple(spec["shape"]), spec["classes"]
-    pruned, settings = remove.remove(model, job.family, shape, classes, job.settings, keep, means)
-    checkpoint.save(cut.folder, spec | {"settings": settings, "cost": cost.exact(pruned, shape)}, pruned)
+    pruned, settings, gone = remove.unread(model, job.family, shape, classes, job.settings)
+    spec |= {"settings": settings, "cost": cost.exact(pruned, shape)}
+    checkpoint.save(cut.folder, spec, pruned)
+    if cut.source.early:
+        early, _ = checkpoint.load(cut.source.early)
+        for keep in gone:
+            early, _ = remove.remove(early, job.family, shape, classes, job.settings, keep)
+        checkpoint.save(cut.net.early, spec, early)
     return settings
+
+
+def chosen_nodes(cut: Cut, model: torch.nn.Module) -> tuple[remove.Keep, remove.Means | None]:
+    """The nodes that stay, and the means of all, where what goes is folded into biases."""
+    job = cut.dense
+    train = items(Store(paths.noisy(job.dataset)), "train", job.recipe.noise, job.recipe.hold_out)
+    every, means = score.by(cut.criterion, model, train, job.seed)
+    scores = {nodes.name: every[nodes.name] for nodes in choose.candidates(model, cut.inputs)}
+    widths = _widths(checkpoint.build(_spec(job)), cut.inputs)
+    return choose.best(scores, choose.counts(cut.criterion, scores, widths, cut.step.level, _named(job))), means
 
 
 def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -181,7 +167,7 @@ def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     model, spec = checkpoint.load(point.folder)
     recipe, store = point.dense.recipe, Store(paths.noisy(point.dense.dataset))
     test = items(store, "test", recipe.noise, recipe.hold_out)
-    figures = {"widths": list(_widths(model).values()), "test": evaluation.judge(model, test)}
+    figures = {"widths": list(_widths(model, point.inputs).values()), "test": evaluation.judge(model, test)}
     if recipe.hold_out:
         held = items(store, "validation", recipe.noise, recipe.hold_out)
         figures["validation"] = evaluation.judge(model, held)
@@ -196,7 +182,7 @@ def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     return figures, latency
 
 
-def chosen(records: list[dict[str, Any]]) -> set[tuple]:
+def chosen(records: list[dict[str, Any]], margin: float) -> set[tuple]:
     """(model, criterion, schedule, level) of each way's strongest harmless level, by means over seeds on validation."""
     values: dict[tuple, list[float]] = {}
     for record in records:
@@ -209,7 +195,7 @@ def chosen(records: list[dict[str, Any]]) -> set[tuple]:
     for (*way, level), found in values.items():
         if level:
             by_way.setdefault(tuple(way), {})[level] = float(np.mean(found))
-    found = {way: choose.strongest(way[0], levels, dense[way[:2]]) for way, levels in by_way.items()}
+    found = {way: choose.strongest(way[0], levels, dense[way[:2]], margin) for way, levels in by_way.items()}
     return {(*way[1:], level) for way, level in found.items() if level is not None}
 
 
@@ -249,5 +235,9 @@ def _spec(job: jobs.Job) -> dict[str, Any]:
     return {"family": job.family, "shape": store.shape, "classes": len(store.classes), "settings": job.settings}
 
 
-def _widths(model: torch.nn.Module) -> dict[str, int]:
-    return {nodes.name: nodes.width for nodes in model.nodes()}
+def _widths(model: torch.nn.Module, inputs: bool) -> dict[str, int]:
+    return {nodes.name: nodes.width for nodes in choose.candidates(model, inputs)}
+
+
+def _named(job: jobs.Job) -> str:
+    return f"{job.study}.{job.model}"
