@@ -336,3 +336,28 @@ def test_a_claim_against_a_floor_takes_its_figure_as_it_is():
     assert settle(found, lower="a", floor="ridge", floor_metric="test.mae")["verdict"] == "does not hold"
     with pytest.raises(AtelierError, match="names rigde, which is none; did you mean ridge"):
         settle(found, lower="a", floor="rigde")
+
+
+@given(samples(rows=1), thousandths)
+def test_a_claim_against_a_number_is_one_against_a_floor_of_it(sample, bound):
+    found = results(sample)
+    found.floors["number"] = {"test.accuracy": bound}
+    for way in ("higher", "lower"):
+        ours, theirs = settle(found, **{way: "a"}, bound=bound), settle(found, **{way: "a"}, floor="number")
+        assert ours["verdict"] == theirs["verdict"] and ours["estimate"] == theirs["estimate"]
+
+
+@pytest.mark.parametrize("metric", ["test.accuracy", "validation.accuracy"])
+def test_a_pruned_net_is_compared_by_its_name(metric):
+    found = results([[0.9, 0.8, 0.7]])
+    found.models["a"]["metrics"]["validation.accuracy"] = found.models["a"]["metrics"]["test.accuracy"]
+    for seed, value in enumerate([0.5, 0.4, 0.2]):
+        own = {"model": "a", "seed": seed, "criterion": "taylor", "schedule": "one-shot", "level": 0.5}
+        judged = {"test": {"accuracy": value}, "validation": {"accuracy": value}}
+        found.points.append(own | {"recovery": "finetune"} | judged)
+        found.points.append(own | {"recovery": "none", "test": {"accuracy": 0.0}, "validation": {"accuracy": 0.0}})
+    entry = settle(found, metric=metric, higher="a", than="a:taylor:one-shot:finetune:0.5")
+    assert entry["estimate"] == pytest.approx((0.4 + 0.4 + 0.5) / 3)
+    assert entry["models"] == ["a", "a:taylor:one-shot:finetune:0.5"]
+    with pytest.raises(AtelierError, match="a:taylor:one-shot:finetune:0.7 has no metric"):
+        settle(found, metric=metric, higher="a", than="a:taylor:one-shot:finetune:0.7")

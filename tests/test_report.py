@@ -698,3 +698,32 @@ def test_reports_import_nothing_heavy_before_they_draw():
     check = f"import sys, atelier.stages.report, atelier.stages.catalogue; print({{{heavy}}} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_every_control_of_a_pruned_net_is_found_by_its_shape():
+    """Two ways to the same shape: fresh nets of either length belong to both, and lot's choice stands beside."""
+    from atelier.report.results import Results
+
+    figures = {
+        ("none", "none", "none", 0.0): [0.9, 0.8],
+        ("taylor", "one-shot", "finetune", 0.5): [0.7, 0.7],
+        ("taylor", "one-shot", "scratch-epochs", 0.5): [0.6, 0.5],
+        ("taylor", "one-shot", "scratch-madds", 0.5): [0.75, 0.75],
+        ("random", "one-shot", "finetune", 0.5): [0.4, 0.3],
+    }
+    points = [
+        dict(zip(("criterion", "schedule", "recovery", "level"), way, strict=True))
+        | {"model": "net", "seed": seed, "widths": [4 if way[-1] else 8], "parameters": 1, "multiply_adds": 1}
+        | {"validation": {"accuracy": value}, "test": {"accuracy": value}, "chosen": False}
+        for way, values in figures.items()
+        for seed, value in enumerate(values)
+    ]
+    found = {(g["criterion"], g["recovery"]): g for g in Results("s", "d", [0, 1], {}, {}, {}, {}, {}, points).pruned}
+    tuned = found["taylor", "finetune"]
+    means = {name: tuned[f"to_{name}"]["mean"] for name in ("dense", "scratch-epochs", "scratch-madds", "random")}
+    expected = {"dense": -0.15, "scratch-epochs": 0.15, "scratch-madds": -0.05, "random": 0.35}
+    assert means == pytest.approx(expected)
+    assert found["random", "finetune"]["to_scratch-epochs"]["mean"] == pytest.approx(-0.2)
+    assert found["random", "finetune"]["to_random"] is None
+    fresh = found["taylor", "scratch-epochs"]
+    assert (fresh["to_scratch-epochs"], fresh["to_scratch-madds"], fresh["to_random"]) == (None, None, None)
