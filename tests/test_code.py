@@ -115,3 +115,18 @@ def test_a_study_that_prunes_nothing_does_not_depend_on_how_it_is_done(project):
     assert digests["prune"] is None and len(digests["train"]) == 64
     assert command(["code"]) == 0
     assert set(files.read_json(project / "code.json")["studies"]) == {"tiny"}
+
+
+def test_gradual_pruning_depends_on_the_code_that_silences_nodes(project, sources):
+    known = of(dense="mlp")
+    study = known.studies["dense"]
+    plans = {
+        way: params.Prune(
+            models=("net",), criteria=("random",), levels=(0.5,), schedules=(way,), recoveries=("finetune",)
+        )
+        for way in ("one-shot", "gradual")
+    }
+    known = known.model_copy(update={"studies": {w: study.model_copy(update={"prune": p}) for w, p in plans.items()}})
+    before = code.of_stages(known)["studies"]
+    sources("sparsity", "MORE = 1")
+    assert changed(before, code.of_stages(known)["studies"]) == {"gradual.prune"}

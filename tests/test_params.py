@@ -126,6 +126,18 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("S.train.optimizer", "adm", '{} is "adm"; did you mean adam? (adam, adamw, momentum, rmsprop, sgd)'),
     ("S.train.schedule", "cosin", '{} is "cosin"; did you mean cosine?'),
     ("S.prune.criteria", ["weight_norm"], '{}.0 is "weight_norm"; did you mean weight-norm?'),
+    (
+        "S.prune.recoveries",
+        ["none", "rewind"],
+        "{} holds rewind, which takes back 5 epochs of dense; give prune.train fewer epochs than the model has (20), "
+        "and no patience",
+    ),
+    ("S.prune.schedules", ["weekly"], '{}.0 is "weekly"; '),
+    (
+        "S.train.thin",
+        {"level": 0.5, "criterion": "batch-norm", "inputs": True},
+        "{}.inputs is true, but batch-norm cannot rank what no layer computes",
+    ),
     ("S.prune.criteria", ["global-tailor"], '{}.0 is "global-tailor"; did you mean global-taylor?'),
     (
         "S.prune",

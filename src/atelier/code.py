@@ -39,10 +39,11 @@ def _of_study(name: str, params: Params) -> dict[str, Any]:
     families = sorted({f"families.{_module(model.family)}" for model in study.models.values()})
     judged = sorted({f"assess.{_module(m.family)}" for m in study.models.values() if m.family in assess.names()})
     called = called_by(*(recipe for _, recipe in study.recipes()))
+    thins = ("sparsity",) if study.prune and "gradual" in study.prune.schedules else ()
     return {
         "train": digest("stages.train", *TRAINING, *COMPUTE, *families, *called),
         "evaluate": digest("stages.evaluate", "cpu", *families, *judged, *(["robustness"] if study.attacks else [])),
-        "prune": digest("stages.prune", "cpu", *families, *called) if study.prune else None,
+        "prune": digest("stages.prune", "cpu", *families, *called, *thins) if study.prune else None,
         "attacks": study.attacks and study.attacks.model_dump(mode="json"),  # DVC reads no key that studies may lack
     }
 

@@ -224,7 +224,9 @@ def _train(job: Job) -> None:
             job.folder / "snapshots.npz", **{e: np.rint(255 * shot).astype(np.uint8) for e, shot in images.items()}
         )
     log.end()
-    files.write_json(job.folder / "timing.json", {"train_s": round(seconds, 3), "epochs": state.epoch})
+    files.write_json(
+        job.folder / "timing.json", {"train_s": round(seconds, 3), "epochs": state.epoch - job.recipe.begin}
+    )
     (job.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 

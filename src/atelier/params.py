@@ -225,6 +225,12 @@ class Thin(Strict):
     inputs: bool = False
     until: Fraction = 0.5
 
+    @model_validator(mode="after")
+    def _inputs_have_no_norm(self) -> "Thin":
+        if self.inputs and self.criterion.endswith("batch-norm"):
+            raise ValueError(f".inputs is true, but {self.criterion} cannot rank what no layer computes; drop one")
+        return self
+
 
 class Recipe(Strict):
     """How a model is trained.
@@ -529,6 +535,21 @@ class Study(Experiment):
         cut = self.prune
         ways = [cut.models, cut.criteria, cut.schedules, cut.recoveries, cut.levels] if cut else [()]
         return (pruned_name(*way) for way in itertools.product(*ways))
+
+    @model_validator(mode="after")
+    def _pruned_nets_can_be_trained_as_asked(self) -> "Study":
+        """What would else show only when the dense nets are trained."""
+        rewound = self.prune and next((way for way in self.prune.recoveries if way.endswith("rewind")), None)
+        for model in self.pruned:
+            own, tune = self.recipe(model), self.prune_recipe(model)
+            if rewound and (own.patience or tune.epochs >= own.epochs):
+                raise ValueError(
+                    f".prune.recoveries holds {rewound}, which takes back {tune.epochs} epochs of {model}; give "
+                    f"prune.train fewer epochs than the model has ({own.epochs}), and no patience"
+                )
+            if "gradual" in self.prune.schedules and tune.weight_average:
+                raise ValueError(f".prune.schedules holds gradual, but {model} averages its weights; drop one of them")
+        return self
 
     @model_validator(mode="after")
     def _trials_hold_out(self) -> "Study":

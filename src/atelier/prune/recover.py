@@ -11,7 +11,6 @@ from atelier.params import Recipe, Study
 from atelier.prune.schedule import Step
 
 EARLY = "early"
-REWOUND = {"lr-rewind", "rewind"}
 SCRATCH = {"scratch-epochs", "scratch-madds"}
 
 
