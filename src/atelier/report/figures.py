@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from atelier import assess, params
-from atelier.report import attacks, tables
+from atelier.report import attacks, costs, tables
 from atelier.report.drawing import COLOURS, STYLES, Plans, grid, save
 from atelier.report.results import Results, kind_and_level, parts
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SPLITS = ("train", "validation", "test")  # curves of other things are drawn by those who know them
 DECADES = 1e2  # figures that are further apart are shown on an axis of decades
 _WAY = ("criterion", "schedule", "recovery")
 
@@ -76,7 +77,7 @@ def _plans(results: Results, study: params.Study) -> Plans:
             "Nets without recovery may lie outside the frame."
         )
         plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
-    return plans | attacks.plans(results) | of_families(results)
+    return plans | costs.of_sizes(results) | attacks.plans(results) | of_families(results)
 
 
 def of_families(results: Results) -> Plans:
@@ -96,16 +97,6 @@ def _series(results: Results, model: str) -> list[dict[str, Any]]:
     left = results.models[model].get("series") or [{}] * len(results.seeds)
     curves = results.curves.get(model, {})
     return [own | {"curve": curves.get(seed, {})} for seed, own in zip(results.seeds, left, strict=True)]
-
-
-def _label(metric: str) -> str:
-    split, corruption, name = parts(metric)
-    unit = tables.unit(metric).strip()
-    return " ".join(p for p in (split, corruption, name.replace("_", " "), f"({unit})" if unit else "") if p)
-
-
-def _scale(metric: str) -> int:
-    return 100 if tables.unit(metric) == " %" else 1
 
 
 def _ends(found: dict[str, Any]) -> list[float]:
@@ -128,7 +119,7 @@ def _headline(results: Results, published: dict[str, dict[str, float]], shown: l
     heights = [0.7 + 0.3 * len(results.with_metric(metric)) for metric in shown]
     figure, panels = grid(len(shown), 1, 7, sum(heights) / len(shown), height_ratios=heights)
     for axes, metric in zip(panels, shown, strict=True):
-        models, scale = results.with_metric(metric), _scale(metric)
+        models, scale = results.with_metric(metric), tables.scale(metric)
         for y, model in enumerate(models):
             found, said = results.summary(model, metric), published.get(model, {}).get(metric)
             if found["mean"] is not None:
@@ -140,7 +131,7 @@ def _headline(results: Results, published: dict[str, dict[str, float]], shown: l
                 axes.plot(scale * said, y, "D", color=COLOURS[1], fillstyle="none", markeredgewidth=1.5)
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.4, -0.6)
-        axes.set_xlabel(_label(metric))
+        axes.set_xlabel(tables.label(metric))
         known = [v for model in models for v in results.summary(model, metric)["values"] if v is not None]
         if known and 0 < min(known) < max(known) / DECADES:
             axes.set_xscale("log")
@@ -151,7 +142,7 @@ def _learning_curves(results: Results) -> "Figure":
     """A row of panels for at most six models of one kind, so that every line keeps a colour of its own."""
     kinds: dict[tuple[str, ...], list[str]] = {}
     for model in results.models:
-        names = {parts(metric)[2] for metric in results.curve_metrics(model)}
+        names = {parts(metric)[2] for metric in results.curve_metrics(model) if parts(metric)[0] in SPLITS}
         kinds.setdefault(tuple(n for n in ("loss", "accuracy") if n in names), []).append(model)
     kinds.pop((), None)
     n = len(COLOURS)
@@ -169,7 +160,7 @@ def _learning_curves(results: Results) -> "Figure":
 
 
 def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> None:
-    scale, later = _scale(name), []
+    scale, later = tables.scale(name), []
     for model, colour in zip(models, COLOURS, strict=False):
         known = results.curve_metrics(model)
         held_out = next((m for m in (f"validation.{name}", f"test.{name}") if m in known), None)
@@ -184,7 +175,7 @@ def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> Non
         margin = 0.04 * (max(later) - min(later)) or 0.01
         axes.set_ylim(min(later) - margin, max(later) + margin)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(_label(name))
+    axes.set_ylabel(tables.label(name))
 
 
 def _trend_panels(claims: Sequence[params.Claim]) -> dict[tuple[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
@@ -209,7 +200,7 @@ def _trends(results: Results, panels: dict[tuple[str, tuple[str, ...]], dict[str
     for axes, ((metric, labels), lines) in zip(every, panels.items(), strict=True):
         x = _places(labels)
         for (stem, models), colour in zip(lines.items(), itertools.cycle(COLOURS)):
-            found, scale = [results.summary(model, metric) for model in models], _scale(metric)
+            found, scale = [results.summary(model, metric) for model in models], tables.scale(metric)
             axes.plot(x, [scale * s["mean"] for s in found], "o-", color=colour, label=stem, markersize=4)
             low, high = ([scale * _ends(s)[end] for s in found] for end in (0, 1))
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -218,7 +209,7 @@ def _trends(results: Results, panels: dict[tuple[str, tuple[str, ...]], dict[str
                     [place] * s["n"], [scale * v for v in s["values"]], ".", color=colour, markersize=4, alpha=0.5
                 )
         axes.set_xticks(x, labels, rotation=20 if max(map(len, labels)) > 6 else 0)
-        axes.set_ylabel(_label(metric))
+        axes.set_ylabel(tables.label(metric))
         stem, *others = lines
         if others:
             axes.legend()
@@ -241,7 +232,7 @@ def _weights(results: Results) -> "Figure":
     metrics = ("weights.norm", "weights.small")
     figure, panels = grid(2, 2, 4.4, 0.9 + 0.3 * len(results.models), sharey=True)
     for axes, metric in zip(panels, metrics, strict=True):
-        models, scale = results.with_metric(metric), _scale(metric)
+        models, scale = results.with_metric(metric), tables.scale(metric)
         for y, model in enumerate(models):
             found = results.summary(model, metric)
             axes.barh(y, scale * found["mean"], color=COLOURS[0], alpha=0.6)
@@ -265,9 +256,9 @@ def _against_noise(results: Results, name: str) -> "Figure":
         for i, model in enumerate(results.with_metric(clean)):
             found = {x: results.summary(model, metric) for x, metric in levels.items()}
             known = {x: s for x, s in found.items() if s and s["mean"] is not None}
-            means = [_scale(name) * s["mean"] for s in known.values()]
+            means = [tables.scale(name) * s["mean"] for s in known.values()]
             reach = [
-                _scale(name) * s["ci95"][1] - mean if s["ci95"] else 0
+                tables.scale(name) * s["ci95"][1] - mean if s["ci95"] else 0
                 for s, mean in zip(known.values(), means, strict=True)
             ]
             style = "o" + STYLES[i // len(COLOURS) % len(STYLES)]
@@ -280,7 +271,7 @@ def _against_noise(results: Results, name: str) -> "Figure":
                 axes.plot(list(known), list(known.values()), style, color="grey", linewidth=1, label=floor)
         axes.set_xlabel(f"{kind} level")
     for axes in panels[::columns]:
-        axes.set_ylabel(_label(clean))
+        axes.set_ylabel(tables.label(clean))
     _legend_beside(panels[columns - 1])
     return figure
 
@@ -318,7 +309,7 @@ def _pruning(results: Results, model: str) -> "Figure":
 
     groups = [g for g in results.pruned if g["model"] == model and g["test"]["mean"] is not None]
     metric, exact, dense = f"test.{groups[0]['metric']}", results.models[model]["exact"], groups[0]["dense"]
-    scale = _scale(metric)
+    scale = tables.scale(metric)
     recovered = [g["test"] for g in groups if g["recovery"] != "none"] or [g["test"] for g in groups]
     shown = [scale * found["mean"] for found in [*recovered, dense] if found["mean"] is not None]
     margin = 0.1 * (max(shown) - min(shown)) or 0.5
@@ -347,6 +338,6 @@ def _pruning(results: Results, model: str) -> "Figure":
     for axes, size in zip(panels[-2:], sizes, strict=True):
         axes.set_xlabel(size.replace("_", "-"))
     for axes in panels[::2]:
-        axes.set_ylabel(_label(metric))
+        axes.set_ylabel(tables.label(metric))
     _legend_beside(panels[1])
     return figure

@@ -48,6 +48,18 @@ def unit(metric: str, difference: bool = False) -> str:
     return f" {_UNITS[name]}" if name in _UNITS else ""
 
 
+def label(metric: str) -> str:
+    """What an axis says of a metric: `test gaussian-0.2 mae`, `test accuracy (%)`."""
+    split, corruption, name = parts(metric)
+    in_unit = unit(metric).strip()
+    return " ".join(p for p in (split, corruption, name.replace("_", " "), f"({in_unit})" if in_unit else "") if p)
+
+
+def scale(metric: str) -> int:
+    """What an axis multiplies a metric by."""
+    return 100 if unit(metric) == " %" else 1
+
+
 def with_unit(metric: str, value: float | None, difference: bool = False) -> str:
     return MISSING if value is None else number(metric, value, difference) + unit(metric, difference)
 
