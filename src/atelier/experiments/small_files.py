@@ -82,7 +82,8 @@ def measure(
     together. The last net is written to a file, which another process decodes and judges.
 
     Of that process and on test items, accuracy; exact is 1 if the log-probabilities of all are those of the net that
-    was written, in every bit. accuracy_dense: after the first step; accuracy_before: before values were shared.
+    was written, in every bit. accuracy_dense: after the first step, of which lost is the part that is not there in the
+    end; accuracy_before: before values were shared.
 
     parameters: weights and biases of the net that is left, and a 32nd for each value that it could read, if it reads
     only some of its inputs or flattened maps; weights: those of matrices that are not 0; multiply_adds: of an item.
@@ -109,9 +110,11 @@ def measure(
         decoded = _decoded(file, store.folder.name)
         exact = decoded == (f"{accuracy:.6f}", digest)
         content = file.read_bytes()
+    first = evaluation.judge(dense, test)["accuracy"]
     found = {
         "test.accuracy": float(decoded[0]),
-        "test.accuracy_dense": evaluation.judge(dense, test)["accuracy"],
+        "test.accuracy_dense": first,
+        "test.lost": first - float(decoded[0]),
         "test.accuracy_before": evaluation.judge(before, test)["accuracy"],
         "test.parameters": float(spec["cost"]["parameters"] + _mask(spec)),
         "test.weights": float(sum(int((w != 0).sum()) for w in model.parameters() if w.dim() > 1)),

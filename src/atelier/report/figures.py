@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SPLITS = ("train", "validation", "test")  # curves of other things are drawn by those who know them
 DECADES = 1e2  # figures that are further apart are shown on an axis of decades
 _WAY = ("criterion", "schedule", "recovery")
 
@@ -54,7 +53,7 @@ def _plans(results: Results, study: params.Study) -> Plans:
     if shown:
         caption = "Mean and 95 % interval over seeds; dots: single seeds; diamond: the published figure."
         plans["headline.png"] = caption, functools.partial(_headline, results, published, shown)
-    if any(results.curve_metrics(model) for model in results.models):
+    if any(_learned(results, model) for model in results.models):
         caption = (
             "Learning curves: mean and range over seeds; solid: held-out items, dashed: training items. "
             "The first tenth of training may lie outside the frame."
@@ -142,8 +141,7 @@ def _learning_curves(results: Results) -> "Figure":
     """A row of panels for at most six models of one kind, so that every line keeps a colour of its own."""
     kinds: dict[tuple[str, ...], list[str]] = {}
     for model in results.models:
-        names = {parts(metric)[2] for metric in results.curve_metrics(model) if parts(metric)[0] in SPLITS}
-        kinds.setdefault(tuple(n for n in ("loss", "accuracy") if n in names), []).append(model)
+        kinds.setdefault(_learned(results, model), []).append(model)
     kinds.pop((), None)
     n = len(COLOURS)
     rows = [(names, models[i : i + n]) for names, models in kinds.items() for i in range(0, len(models), n)]
@@ -157,6 +155,12 @@ def _learning_curves(results: Results) -> "Figure":
         for axes in line[len(names) :]:
             axes.set_axis_off()
     return figure
+
+
+def _learned(results: Results, model: str) -> tuple[str, ...]:
+    """The curves of a model that belong to a split; others, as of a game's two losses, its family's judge draws."""
+    known = {parts(metric)[2] for metric in results.curve_metrics(model) if parts(metric)[0] != "running"}
+    return tuple(name for name in ("loss", "accuracy") if name in known)
 
 
 def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> None:
