@@ -762,6 +762,19 @@ def test_latency_stands_beside_that_of_the_first_net():
     assert costs.latency([]) == ""
 
 
+def test_what_is_left_of_each_layer_is_drawn_where_layers_compete(project):
+    assert not (ZOO / "figures/layers.png").exists()
+
+    def compete(found):
+        for point in found["points"]:
+            point["criterion"] = point["criterion"].replace("weight-norm", "global-weight-norm")
+
+    edit(ZOO / "pruning.json", compete)
+    report.main("zoo")
+    assert (ZOO / "figures/layers.png").exists()
+    assert "figures/layers.png" in section("Pruning")
+
+
 def test_the_page_of_times_shows_what_figures_cost(project):
     seeds = files.read_json(ZOO / "metrics.json")["seeds"]
     both = itertools.product(SCORES, seeds)

@@ -80,3 +80,12 @@ def frontier(points: Sequence[tuple[float, float]], higher: bool) -> list[tuple[
         if not best or sign * figure > sign * best[-1][1]:
             best.append((cost, figure))
     return best
+
+
+def ends(found: dict[str, Any]) -> list[float]:
+    """The interval of a summary; a single seed's has no width."""
+    return found["ci95"] or [found["mean"], found["mean"]]
+
+
+def legend_beside(axes: "Axes") -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))

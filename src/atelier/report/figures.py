@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from atelier import assess, params
-from atelier.report import attacks, costs, tables
-from atelier.report.drawing import COLOURS, STYLES, Plans, grid, save
+from atelier.report import attacks, pruned, tables
+from atelier.report.drawing import COLOURS, STYLES, Plans, ends, grid, legend_beside, save
 from atelier.report.results import Results, kind_and_level, parts
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DECADES = 1e2  # figures that are further apart are shown on an axis of decades
-_WAY = ("criterion", "schedule", "recovery")
 
 
 def draw(results: Results, study: params.Study, folder: Path) -> dict[str, str]:
@@ -70,13 +69,7 @@ def _plans(results: Results, study: params.Study) -> Plans:
     if any(model in results.confusion for model in results.models):
         caption = "Confusion matrices on the test set, summed over seeds; shades are shares of a row."
         plans["confusion.png"] = caption, functools.partial(_confusion, results)
-    for model in dict.fromkeys(g["model"] for g in results.pruned if g["test"]["mean"] is not None):
-        caption = (
-            f"{model}: test figure against size, mean and 95 % interval; ring: the point chosen on validation. "
-            "Nets without recovery may lie outside the frame."
-        )
-        plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
-    return plans | costs.of_sizes(results) | attacks.plans(results) | of_families(results)
+    return plans | pruned.plans(results) | attacks.plans(results) | of_families(results)
 
 
 def of_families(results: Results) -> Plans:
@@ -98,15 +91,6 @@ def _series(results: Results, model: str) -> list[dict[str, Any]]:
     return [own | {"curve": curves.get(seed, {})} for seed, own in zip(results.seeds, left, strict=True)]
 
 
-def _ends(found: dict[str, Any]) -> list[float]:
-    """The interval of a summary; a single seed's has no width."""
-    return found["ci95"] or [found["mean"], found["mean"]]
-
-
-def _legend_beside(axes: "Axes") -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-
-
 def _metrics_to_show(results: Results, published: dict[str, dict[str, float]]) -> list[str]:
     """Every headline metric, and every metric that a source gives a figure for."""
     headlines = [results.headline(model) for model in results.models]
@@ -122,7 +106,7 @@ def _headline(results: Results, published: dict[str, dict[str, float]], shown: l
         for y, model in enumerate(models):
             found, said = results.summary(model, metric), published.get(model, {}).get(metric)
             if found["mean"] is not None:
-                axes.plot([scale * end for end in _ends(found)], [y, y], "|-", color=COLOURS[0], markersize=9)
+                axes.plot([scale * end for end in ends(found)], [y, y], "|-", color=COLOURS[0], markersize=9)
                 axes.plot(scale * found["mean"], y, "o", color=COLOURS[0])
                 seeds = [scale * v for v in found["values"]]
                 axes.plot(seeds, [y + 0.27] * len(seeds), ".", color=COLOURS[0], alpha=0.5, markersize=5)
@@ -206,7 +190,7 @@ def _trends(results: Results, panels: dict[tuple[str, tuple[str, ...]], dict[str
         for (stem, models), colour in zip(lines.items(), itertools.cycle(COLOURS)):
             found, scale = [results.summary(model, metric) for model in models], tables.scale(metric)
             axes.plot(x, [scale * s["mean"] for s in found], "o-", color=colour, label=stem, markersize=4)
-            low, high = ([scale * _ends(s)[end] for s in found] for end in (0, 1))
+            low, high = ([scale * ends(s)[end] for s in found] for end in (0, 1))
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             for place, s in zip(x, found, strict=True):
                 axes.plot(
@@ -240,7 +224,7 @@ def _weights(results: Results) -> "Figure":
         for y, model in enumerate(models):
             found = results.summary(model, metric)
             axes.barh(y, scale * found["mean"], color=COLOURS[0], alpha=0.6)
-            axes.plot([scale * end for end in _ends(found)], [y, y], "k|-", linewidth=1)
+            axes.plot([scale * end for end in ends(found)], [y, y], "k|-", linewidth=1)
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.4, -0.6)
     panels[0].set_xlabel("norm of all weights")
@@ -276,7 +260,7 @@ def _against_noise(results: Results, name: str) -> "Figure":
         axes.set_xlabel(f"{kind} level")
     for axes in panels[::columns]:
         axes.set_ylabel(tables.label(clean))
-    _legend_beside(panels[columns - 1])
+    legend_beside(panels[columns - 1])
     return figure
 
 
@@ -304,44 +288,4 @@ def _confusion(results: Results) -> "Figure":
         axes.tick_params(labelbottom=lowest, labelleft=leftmost)
         axes.set_xlabel("predicted" if lowest else "")
         axes.set_ylabel("true" if leftmost else "")
-    return figure
-
-
-def _pruning(results: Results, model: str) -> "Figure":
-    """The test figure against both sizes. A row per criterion, a colour per recovery, a line style per schedule."""
-    from matplotlib.ticker import EngFormatter
-
-    groups = [g for g in results.pruned if g["model"] == model and g["test"]["mean"] is not None]
-    metric, exact, dense = f"test.{groups[0]['metric']}", results.models[model]["exact"], groups[0]["dense"]
-    scale = tables.scale(metric)
-    recovered = [g["test"] for g in groups if g["recovery"] != "none"] or [g["test"] for g in groups]
-    shown = [scale * found["mean"] for found in [*recovered, dense] if found["mean"] is not None]
-    margin = 0.1 * (max(shown) - min(shown)) or 0.5
-    bottom, top = min(shown) - margin, max(shown) + margin
-    criteria, schedules, recoveries = (list(dict.fromkeys(g[k] for g in groups)) for k in _WAY)
-    sizes = ("parameters", "multiply_adds")
-    figure, panels = grid(len(criteria) * len(sizes), len(sizes), 4.4, 3, sharex="col", sharey=True)
-    for axes, (criterion, size) in zip(panels, itertools.product(criteria, sizes), strict=True):
-        for schedule, recovery in itertools.product(schedules, recoveries):
-            line = [g for g in groups if [g[k] for k in _WAY] == [criterion, schedule, recovery]]
-            line.sort(key=lambda g: g[size])
-            x, y = [g[size] for g in line], [scale * g["test"]["mean"] for g in line]
-            colour, style = COLOURS[recoveries.index(recovery)], STYLES[schedules.index(schedule)]
-            label = recovery if len(schedules) == 1 else f"{recovery}, {schedule}"
-            axes.plot(x, y, "o" + style, color=colour, markersize=3.5, linewidth=1.3, label=label)
-            low, high = ([scale * _ends(g["test"])[end] for g in line] for end in (0, 1))
-            inside = [bottom <= mean <= top for mean in y]  # the band of a line that left the frame would fill it
-            axes.fill_between(x, low, high, where=inside, color=colour, alpha=0.1, linewidth=0)
-            chosen = [i for i, g in enumerate(line) if g["chosen"]]
-            axes.plot([x[i] for i in chosen], [y[i] for i in chosen], "ko", markersize=9, fillstyle="none")
-        if dense["mean"] is not None:
-            axes.plot(exact[size], scale * dense["mean"], "k*", markersize=10, label="dense")
-        axes.set_ylim(bottom, top)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_title(criterion, fontsize=9)
-    for axes, size in zip(panels[-2:], sizes, strict=True):
-        axes.set_xlabel(size.replace("_", "-"))
-    for axes in panels[::2]:
-        axes.set_ylabel(tables.label(metric))
-    _legend_beside(panels[1])
     return figure

@@ -199,7 +199,7 @@ def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
         "fresh weights, trained for as many epochs in all (scratch-epochs) or as many multiply-adds (scratch-madds); "
         f"and with one whose nodes were drawn by lot (random). Latency: see the [times]({_times(results)})."
     )
-    bodies = [_picture("frontier.png", pictures)]
+    bodies = [_picture("frontier.png", pictures), _picture("layers.png", pictures)]
     for model, entry in results.models.items():
         groups = [g for g in results.pruned if g["model"] == model]
         chosen = [g for g in groups if g["chosen"]]

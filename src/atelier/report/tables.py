@@ -31,7 +31,7 @@ Summary = dict[str, Any] | None
 
 
 def number(metric: str, value: float | None, signed: bool = False) -> str:
-    """A figure without its unit: percent and dB to two decimals, squared errors to five, counts whole, the rest to four."""
+    """A figure without unit: percent and dB to two decimals, squared errors to five, counts whole, all else to four."""
     if value is None:
         return MISSING
     name = parts(metric)[2]
