@@ -1,5 +1,6 @@
 """Small files of nets: exact, refused when damaged, and as small as entropy allows; k-means, codes against others."""
 
+import hashlib
 import itertools
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from hypothesis.extra import numpy as hnp
 from sklearn.cluster import KMeans
 from torch import nn
 
-from atelier import compress, families
+from atelier import compress, evaluation, families, paths
 from atelier.compress import entropy, format, places
 from atelier.compress.share import lloyd, rounded, share, share_all
+from atelier.data.store import Store
 from atelier.errors import AtelierError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -500,3 +502,24 @@ def test_a_full_block_takes_little_more_than_its_sides():
 def test_tensors_of_one_value_take_next_to_nothing():
     spec, tensors = mlp((300, 100), [np.zeros(shape, np.float32) for shape in ((300, 784), (100, 300), (10, 100))])
     assert len(format.dump(spec, tensors)) < 50
+
+
+def test_a_file_is_decoded_and_judged_from_the_command_line(project, capsys):
+    from atelier.__main__ import main as command
+    from atelier.data.items import items
+
+    store = Store(paths.noisy("digits"))
+    torch.manual_seed(0)
+    net, settings = families.load("mlp")(store.shape, len(store.classes), hidden=(5,)), {"hidden": (5,)}
+    spec = {"family": "mlp", "shape": store.shape, "classes": len(store.classes), "settings": settings}
+    ledger = compress.write(project / "net", spec, net)
+    assert command(["decode", "net", "--dataset", "digits"]) == 0
+    about, size, accuracy, digest = capsys.readouterr().out.splitlines()
+    test = items(store, "test", None, False)
+    found = evaluation.answer(net, test.x)
+    assert about == f"mlp of {36 * 5 + 5 + 5 * 4 + 4} parameters"
+    assert size.startswith(f"{sum(ledger.values()):,} bytes: shapes {ledger['shapes']}")
+    assert float(accuracy.split()[-1]) == pytest.approx((found.argmax(1) == test.y.numpy()).mean())
+    assert digest.split()[-1] == hashlib.sha256(found.tobytes()).hexdigest()
+    assert command(["decode", "nothing"]) == 2
+    assert "nothing: not there; write it with atelier.compress.write" in capsys.readouterr().err

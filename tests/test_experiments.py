@@ -73,6 +73,26 @@ SETTINGS = {
         {"hidden": 4, "epochs": 2, "temperatures": (2, 20)},
         {"hidden": 5, "epochs": 2, "temperatures": (2, 20), "chains": 10},
     ],
+    "small-files": [
+        {
+            "net": "300-100",
+            "steps": [
+                {"epochs": 2},
+                {"epochs": 2, "distil": 0.5, "thin": {"keep": {"inputs": 9, "hidden.0": 5}, "criterion": "taylor"}},
+                {"epochs": 1, "hold": "values", "values": 4, "biases": 3},
+            ],
+        },
+        {
+            "net": "300-100",
+            "steps": [
+                {"epochs": 2},
+                {"epochs": 1, "thin": {"what": "weights", "level": 0.95}},
+                {"epochs": 1, "hold": "values", "values": 4},
+            ],
+            "coder": "huffman",
+            "hold_out": True,
+        },
+    ],
     "tensor-train": [
         {"rows": (3, 4), "columns": (6, 6), "hidden": (5,), "epochs": 2, "tuning": 1},
         {"rows": (3, 4), "columns": (6, 6), "hidden": (5,), "epochs": 2, "tuning": 1, "rank": 1},
@@ -112,14 +132,38 @@ def test_every_experiment_is_tried_here():
 @pytest.mark.parametrize("name, settings", CASES, ids=str)
 def test_what_is_measured_follows_from_the_seed_and_is_named_in_the_docstring(name, settings, store):
     module = experiments.load(name)
-    found, again, other = ({**module.measure(seed, store, **settings), "train_s": 0.0} for seed in (0, 0, 1))
+    found, again, other = (
+        module.measure(seed, store, **settings) | {"train_s": 0.0, "latency": []} for seed in (0, 0, 1)
+    )
     assert found == again and (found != other) == (name not in COUNTED)
     for metric, value in found.items():
-        if metric in ("series", "train_s"):
+        if metric in ("series", "train_s", "latency"):
             continue
-        assert metric.startswith(("test.", "train.")) and math.isfinite(value)
+        assert metric.startswith(("test.", "train.", "validation.")) and math.isfinite(value)
         word = metric.partition(".")[2]
         assert word in inspect.getdoc(module.measure) + module.__doc__ or word == "accuracy", word
+
+
+def test_a_file_holds_the_net_that_its_steps_lead_to(store):
+    cut, sparse = ({**experiments.load("small-files").measure(0, store, **s)} for s in SETTINGS["small-files"])
+    # 9 inputs of 36 are read: two numbers of 32 bits tell which.
+    assert cut["test.parameters"] == (9 * 5 + 5) + (5 * 100 + 100) + (100 * 4 + 4) + 2
+    assert cut["test.weights"] <= cut["test.multiply_adds"] == 9 * 5 + 5 * 100 + 100 * 4
+    assert sparse["test.weights"] <= round(0.05 * (36 * 300 + 300 * 100 + 100 * 4))
+    for found in (cut, sparse):
+        assert found["test.exact"] == found["test.refused"] == 1.0 and found["test.onnx"] < 1e-4
+        assert found["test.bytes"] == sum(found["series"]["ledger"].values()) < found["test.int8_bytes"]
+    assert "validation.accuracy" in sparse and "validation.accuracy" not in cut
+
+
+def test_a_step_that_is_no_recipe_is_refused_before_anything_runs():
+    for steps, said in (
+        ([{"epochs": 0}], r"steps\.0\.epochs is 0"),
+        ([{"epochs": 1}, {"epochs": 1, "valeus": 4}], r"steps\.1\.valeus is not a known key; did you mean values"),
+        ([{"epochs": 1, "thin": {}}], "level and keep, or neither"),
+    ):
+        with pytest.raises(AtelierError, match=said):
+            params.check_case("small-files", {"net": "300-100", "steps": steps}, "params.yaml: experiments.x.models.y")
 
 
 @pytest.mark.parametrize("name", ["unit-step", "binary-step", "sign"])

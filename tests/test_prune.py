@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import nn
 from atelier import families, files
 from atelier.errors import AtelierError
 from atelier.layers import Nodes, Reader, dense_writers
-from atelier.prune import choose, schedule, score
+from atelier.prune import choose, reconstruct, schedule, score
 from atelier.prune.remove import mask, remove
 
 SHAPE, CLASSES = (1, 8, 8), 3
@@ -512,6 +513,70 @@ def test_taylor_takes_batches_and_leaves_the_net_as_it_was():
         np.testing.assert_allclose(values, (600 * halves[0][name] + 603 * halves[1][name]) / 1203, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("family", "hyper"),
+    [
+        ("mlp", {"hidden": (7, 5)}),
+        ("cnn", {"plan": ("conv 5 3", "pool 2", "conv 4 3")}),
+        ("recurrent", {"cell": "gru", "hidden": (5,)}),
+        ("resnet", {"maps": (3, 4), "blocks": 1}),
+    ],
+)
+def test_reconstruction_takes_the_node_that_explains_most_of_what_is_left(family, hyper):
+    """Regressions anew at every step, by least squares on the readers' own inputs, reader by reader, place by place."""
+    model, x = net(family, **hyper), items(60)
+    found, given, readers = reconstruct.reconstruction(model, x), {}, score._readers(model, "input", "output")
+
+    def keep(reader, values):
+        given[reader.tensor] = reader, values
+
+    with torch.no_grad(), score._hooked(model, readers.values(), keep):
+        model.classify(x)
+    tensors = model.state_dict()
+    for nodes in model.nodes():
+        if nodes.given and nodes.width > 40:
+            continue
+        problems = []
+        for reader in nodes.readers:
+            _, values = given[reader.tensor]
+            rows = values.movedim(score._axis(tensors[reader.tensor], values), -1).flatten(0, -2).double()
+            rows = rows.unflatten(1, (reader.groups, nodes.width, reader.block))
+            weight = tensors[reader.tensor].movedim(reader.axis, 0).flatten(1).double()
+            weight = weight.unflatten(0, (reader.groups, nodes.width, reader.block))
+            own = []
+            for g, b in np.ndindex(reader.groups, reader.block):
+                a = (rows[:, g, :, b] - rows[:, g, :, b].mean(0)).numpy()
+                own.append((a, a @ weight[g, :, b].numpy()))
+            total = sum(np.square(wanted).sum() for _, wanted in own)
+            problems += [(a, wanted / np.sqrt(total)) for a, wanted in own]
+        chosen = []
+        for _ in range(nodes.width):
+            errors = {}
+            for place in set(range(nodes.width)) - set(chosen):
+                some = [(a[:, [*chosen, place]], wanted) for a, wanted in problems]
+                fits = [wanted - a @ np.linalg.lstsq(a, wanted, rcond=1e-7)[0] for a, wanted in some]
+                errors[place] = sum(np.square(fit).sum() for fit in fits)
+            if max(errors.values()) - min(errors.values()) < 1e-9:
+                break
+            chosen.append(min(errors, key=errors.__getitem__))
+        order = np.argsort(-found[nodes.name], kind="stable")
+        assert order[: len(chosen)].tolist() == chosen and len(chosen) > 1
+        np.testing.assert_allclose(np.sort(found[nodes.name]), np.arange(nodes.width) / nodes.width)
+
+
+def test_of_two_equal_nodes_reconstruction_keeps_one_and_a_silent_one_goes_first():
+    model = net("mlp", hidden=(6,))
+    with torch.no_grad():
+        for part in (model.layers[0].weight, model.layers[0].bias):
+            part[4] = part[1]
+        model.head.weight[:, 1] *= 3
+        model.head.weight[:, 4] *= 3
+        model.head.weight[:, 2] = 0
+    found = reconstruct.reconstruction(model, items(60))["hidden.0"]
+    twins = sorted((found[1], found[4]))
+    assert found[2] == 0 and twins[0] == pytest.approx(1 / 6) and twins[1] >= 4 / 6
+
+
 def test_batch_norm_ranks_by_its_factors():
     cnn = net("cnn", plan=("conv 4 3", "pool 2", "conv 3 3"), batch_norm=True)
     found = score.batch_norm(cnn)
@@ -917,9 +982,31 @@ def test_durations_join_those_of_training_outside_the_outputs(pruned):
     timings = json.loads((root / "reports/timings/tiny.json").read_text())
     tuned = [entry for entry in timings["pruning"] if entry["recovery"] == "finetune"]
     assert len(tuned) == sum(p["recovery"] == "finetune" for p in points)
-    assert all(e["latency_ms_batch_1"] > 0 and e["latency_ms_batch_256"] > 0 and e["train_s"] > 0 for e in tuned)
+    assert all(entry["train_s"] > 0 for entry in tuned)
+    shapes = {tuple(p["widths"]) for p in points if p["seed"] == 0 and (p["recovery"] == "finetune" or not p["level"])}
+    for runtime, batch in itertools.product(("torch", "onnx", "onnx-int8"), (1, 256)):
+        own = [r for r in timings["latency"] if (r["runtime"], r["batch"]) == (runtime, batch)]
+        assert {tuple(record["widths"]) for record in own} == shapes and len(own) == len(shapes)
+        assert own[0]["net"] == "dense" and all(record["median_ms"] > 0 for record in own)
     assert len(timings["jobs"]) == 2
     assert not any("latency" in key or key == "train_s" for point in points for key in point)
+
+
+def test_a_net_that_onnx_runtime_reads_otherwise_stops_the_stage(project, monkeypatch):
+    from atelier import speed
+
+    monkeypatch.setattr(speed, "deviation", lambda *_: 0.01)
+    with pytest.raises(AtelierError, match=r"net seed 0 none none none 0: ONNX Runtime is 0.01 off, 0.0001 is allowed"):
+        project(PRUNE)
+    assert not Path("reports/studies/tiny/pruning.json").exists()
+
+
+def test_every_point_says_what_its_file_takes(pruned):
+    _, points, *_ = pruned
+    for p in points:
+        assert 4 * p["parameters"] < p["bytes"] < 4 * p["parameters"] + 300
+        in_use = p["recovery"] == "finetune" or not p["level"]
+        assert (p.get("onnx", 1.0) < 1e-5) == in_use
 
 
 def test_what_is_chosen_follows_validation_alone(project, monkeypatch):

@@ -14,9 +14,11 @@ import matplotlib
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from atelier import files, params, stats, summary
+from atelier import files, params, paths, stats, summary, timings
 from atelier.errors import AtelierError
 from atelier.report import figures, results, tables
 from atelier.stages import catalogue, report
@@ -438,7 +440,7 @@ def test_the_page_and_its_pictures_do_not_depend_on_the_run_or_the_place(reporte
     catalogue.main()
     made = sorted(path.relative_to(reported) for path in (reported / "reports").rglob("*.*"))
     # What evaluate and prune left, the page and its claims, pictures, the catalogue, the page on rounded figures.
-    assert len(made) == 4 + 2 + 7 + 2 + 1
+    assert len(made) == 4 + 2 + 8 + 2 + 1
     for name in made:
         assert (tmp_path / name).read_bytes() == (reported / name).read_bytes(), name
         assert str(reported).encode() not in (reported / name).read_bytes()
@@ -446,7 +448,7 @@ def test_the_page_and_its_pictures_do_not_depend_on_the_run_or_the_place(reporte
 
 def test_pictures_are_small_nameless_and_not_blank(project):
     found = sorted(path.name for path in (ZOO / "figures").iterdir())
-    expected = "confusion headline learning-curves noise pruning-cnn pruning-mlp reconstruction-noise"
+    expected = "confusion frontier headline learning-curves noise pruning-cnn pruning-mlp reconstruction-noise"
     assert found == [f"{name}.png" for name in expected.split()]
     for path in (ZOO / "figures").iterdir():
         with Image.open(path) as image:
@@ -727,3 +729,67 @@ def test_every_control_of_a_pruned_net_is_found_by_its_shape():
     assert found["random", "finetune"]["to_random"] is None
     fresh = found["taylor", "scratch-epochs"]
     assert (fresh["to_scratch-epochs"], fresh["to_scratch-madds"], fresh["to_random"]) == (None, None, None)
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(1, 9).map(float), st.integers(0, 9).map(float)), min_size=1),
+    higher=st.booleans(),
+)
+def test_nothing_beats_a_frontier_and_it_beats_all_else(points, higher):
+    from atelier.report.drawing import frontier
+
+    sign = 1 if higher else -1
+
+    def beaten(point, others):
+        return any(c <= point[0] and sign * f >= sign * point[1] and (c, f) != point for c, f in others)
+
+    found = frontier(points, higher)
+    assert not any(beaten(point, points) for point in found) and len(set(found)) == len(found)
+    assert all(point in found or beaten(point, found) for point in points)
+
+
+def test_latency_stands_beside_that_of_the_first_net():
+    from atelier.report import costs
+
+    spent = {("dense", "torch"): 2.0, ("dense", "onnx"): 1.0, ("half", "torch"): 0.5, ("half", "onnx"): 4.0}
+    records = [
+        {"model": "cnn", "net": net, "widths": [1], "runtime": runtime, "batch": 256, "median_ms": ms, "p95_ms": 2 * ms}
+        for (net, runtime), ms in spent.items()
+    ]
+    (dense, half) = rows(costs.latency(records), "Net")
+    assert [dense["PyTorch, 256 items"], half["PyTorch, 256 items"]] == ["2 (4), 1×", "0.5 (1), 4×"]
+    assert half["ONNX Runtime, 256 items"] == "4 (8), 0.25×"
+    assert costs.latency([]) == ""
+
+
+def test_what_is_left_of_each_layer_is_drawn_where_layers_compete(project):
+    assert not (ZOO / "figures/layers.png").exists()
+
+    def compete(found):
+        for point in found["points"]:
+            point["criterion"] = point["criterion"].replace("weight-norm", "global-weight-norm")
+
+    edit(ZOO / "pruning.json", compete)
+    report.main("zoo")
+    assert (ZOO / "figures/layers.png").exists()
+    assert "figures/layers.png" in section("Pruning")
+
+
+def test_the_page_of_times_shows_what_figures_cost(project):
+    seeds = files.read_json(ZOO / "metrics.json")["seeds"]
+    both = itertools.product(SCORES, seeds)
+    jobs = [{"model": m, "seed": s, "train_s": 60.0, "inference_s_per_1000": 0.002} for m, s in both]
+    points = [p for p in files.read_json(ZOO / "pruning.json")["points"] if p["seed"] == seeds[0]]
+    widths = {tuple(p["widths"]) for p in points if p["recovery"] == "finetune" or not p["level"]}
+    latency = [
+        {"model": "cnn", "net": str(w), "widths": list(w), "runtime": way, "batch": b} | {"median_ms": 1, "p95_ms": 2}
+        for w, way, b in itertools.product(widths, ("torch", "onnx"), (1, 256))
+    ]
+    path = paths.timings("zoo")
+    timings.update(path, jobs, latency=latency)
+    assert "models.png" not in path.with_suffix(".md").read_text()
+    report.main("zoo")
+    page = path.with_suffix(".md").read_text()
+    drawn = re.findall(r"!\[.*?\]\((zoo/\w+\.png)\)", page)
+    assert drawn == ["zoo/models.png", "zoo/pruned.png"]
+    assert all((path.parent / name).read_bytes().startswith(b"\x89PNG") for name in drawn)

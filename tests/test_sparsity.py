@@ -199,6 +199,21 @@ def test_nodes_fall_silent_until_the_level_is_reached_and_stay_so(family, criter
     assert abs(left - whole / 2) <= len(NETS[family]) * 2
 
 
+@pytest.mark.parametrize(
+    ("family", "keep"),
+    [("mlp", {"inputs": 7, "hidden.1": 3}), ("cnn", {"plan.0": 2, "features": 20, "plan.3": 4}), ("resnet", {})],
+)
+def test_so_many_nodes_stay_as_are_asked_for(family, keep):
+    model = make_model(family, "adam", 0.01)
+    keep = keep or {model.nodes()[-1].name: 2}
+    train(model, recipe(epochs=4, thin={"keep": keep, "criterion": "taylor", "until": 0.7}))
+    kept, widths = remove.read(model), {nodes.name: nodes.width for nodes in model.nodes()}
+    assert {name: len(kept[name]) for name in keep} == keep
+    apart = {reader.tensor for nodes in model.nodes() if nodes.name in keep for reader in nodes.readers}
+    others = [nodes.name for nodes in model.nodes() if not apart & {reader.tensor for reader in nodes.readers}]
+    assert all(len(kept[name]) == widths[name] for name in others)
+
+
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_the_smallest_weights_of_all_layers_go(level):
     model = make_model("mlp", "adam", 0.01)
@@ -262,7 +277,16 @@ def test_what_cannot_be_is_refused():
         train(softmax, recipe(thin={"level": 0.5}))
     with pytest.raises(AtelierError, match="group_lasso needs a family with nodes"):
         train(softmax, recipe(group_lasso=0.1))
+    for keep, said in (
+        ({"hidden.7": 1}, "hidden.7, which has no score here; did you mean hidden.[01]"),
+        ({"hidden.0": 13}, "13 nodes of hidden.0, which has 12; give fewer"),
+    ):
+        with pytest.raises(AtelierError, match=said):
+            train(make_model(), recipe(thin={"keep": keep}))
     for wrong, said in (
+        ({"thin": {}}, "level and keep, or neither"),
+        ({"thin": {"level": 0.5, "keep": {"hidden.0": 1}}}, "level and keep, or neither"),
+        ({"thin": {"what": "weights", "keep": {"hidden.0": 1}}}, "drop what: weights"),
         ({"span": (2, 2)}, "two epochs that rise"),
         ({"span": (0, 9)}, "two epochs that rise"),
         ({"thin": {"level": 0.5}, "weight_average": 0.1}, "weight_average keeps"),

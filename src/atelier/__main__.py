@@ -1,4 +1,4 @@
-"""The command line: one thin subcommand for each stage, and track, verify, trace, ui, summary, check."""
+"""The command line: one thin subcommand for each stage, and track, verify, trace, ui, summary, check, decode."""
 
 import argparse
 import importlib
@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("trace", help="run -> commit, params, outputs; output -> run").add_argument(
         "what", metavar="RUN-OR-FILE"
     )
+    decode = commands.add_parser("decode", help="what the file of a compressed net holds, and what it answers")
+    decode.add_argument("file", metavar="FILE")
+    decode.add_argument("--dataset", help="judge it on the test items of this data set")
     commands.add_parser("ui", help="serve MLflow").add_argument("--port", type=int, default=5000)
     for command in (parser, *commands.choices.values()):
         command.commands = list(commands.choices)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from atelier import assess
+from atelier import assess, experiments
 from atelier.params import Params, Recipe
 
 PACKAGE = __name__.partition(".")[0]
@@ -29,7 +29,8 @@ def of_stages(params: Params) -> dict[str, Any]:
     return {
         "studies": {name: _of_study(name, params) for name in params.studies},
         "experiments": {
-            name: digest("stages.experiment", f"experiments.{_module(name)}", *COMPUTE) for name in params.experiments
+            name: digest("stages.experiment", f"experiments.{_module(name)}", *COMPUTE, *_named_by(name))
+            for name in params.experiments
         },
     }
 
@@ -46,6 +47,11 @@ def _of_study(name: str, params: Params) -> dict[str, Any]:
         "prune": digest("stages.prune", "cpu", *families, *called, *thins) if study.prune else None,
         "attacks": study.attacks and study.attacks.model_dump(mode="json"),  # DVC reads no key that studies may lack
     }
+
+
+def _named_by(experiment: str) -> tuple[str, ...]:
+    """What an experiment loads by name and not by an import, as it says itself."""
+    return getattr(experiments.load(experiment), "USES", ())
 
 
 def called_by(*recipes: Recipe) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ Criterion = Literal[
     "activation",
     "batch-norm",
     "random",
+    "reconstruction",
     "taylor",
     "weight-norm",
     "global-activation",
@@ -216,11 +217,13 @@ class Attacks(Strict):
 class Thin(Strict):
     """Nodes, or weights, fall silent one after the other as training goes on; see sparsity.py.
 
-    level: the share of them that is gone after the share `until` of all epochs. inputs: whether inputs go too.
+    level: the share of them that is gone after the share `until` of all epochs. keep: how many nodes of each layer that
+    it names are left then, instead; inputs are one by name. inputs: whether as large a share of them goes too.
     """
 
     what: Literal["nodes", "weights"] = "nodes"
-    level: Fraction
+    level: Fraction | None = None
+    keep: FilledTable[str, Count] | None = None
     criterion: Criterion = "weight-norm"
     inputs: bool = False
     until: Fraction = 0.5
@@ -229,6 +232,14 @@ class Thin(Strict):
     def _inputs_have_no_norm(self) -> "Thin":
         if self.inputs and self.criterion.endswith("batch-norm"):
             raise ValueError(f".inputs is true, but {self.criterion} cannot rank what no layer computes; drop one")
+        return self
+
+    @model_validator(mode="after")
+    def _level_or_keep(self) -> "Thin":
+        if (self.level is None) == (self.keep is None):
+            raise ValueError(" has level and keep, or neither; give one of them")
+        if self.keep and (self.what == "weights" or self.inputs):
+            raise ValueError(".keep counts the nodes of each layer that it names; drop what: weights and inputs")
         return self
 
 

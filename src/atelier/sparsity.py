@@ -6,10 +6,11 @@ All that is held is read from the weights when an epoch begins, so that training
   (Han et al. 2016, section 3.3).
 - group_lasso: the weights that read a node are one group; each step ends with the proximal step of
   rate * sqrt(size of the group) * its length (Yuan and Lin 2006; for nets Wen et al. 2016), which gives exact zeros.
-- thin: more and more of the nodes, or weights, fall silent, s = level * (1 - (1 - t)^3) at the share t of the time
-  until all have (Zhu and Gupta 2018, equation 1).
+- thin: more and more of the nodes, or weights, fall silent, the share 1 - (1 - t)^3 of those that go at the share t of
+  the time until all have (Zhu and Gupta 2018, equation 1).
 """
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.data.items import Items
-from atelier.errors import AtelierError
+from atelier.errors import AtelierError, nearest
 from atelier.params import Recipe, Thin
 from atelier.prune import choose, remove, score
 
@@ -81,15 +82,34 @@ def _groups(weight: Tensor) -> _Groups:
 
 def thin(model: nn.Module, how: Thin, done: float, train: Items, seed: int) -> None:
     """Silence, in place, the nodes or weights that should be silent when the share `done` of training is over."""
-    level = how.level * (1.0 - (1.0 - min(1.0, done / how.until)) ** 3)
+    share = 1.0 - (1.0 - min(1.0, done / how.until)) ** 3
     if how.what == "weights":
-        return _drop_smallest([weight for weight in model.parameters() if weight.dim() > 1], level)
+        return _drop_smallest([weight for weight in model.parameters() if weight.dim() > 1], how.level * share)
     read = remove.read(model)
     every, _ = score.by(how.criterion, model, train, seed)
-    nodes = choose.candidates(model, how.inputs)
-    scores = {found.name: _silent_last(every[found.name], read[found.name]) for found in nodes}
-    counts = choose.counts(how.criterion, scores, {found.name: found.width for found in nodes}, level, "this net")
+    widths = {found.name: found.width for found in choose.candidates(model, how.inputs)}
+    if how.keep:
+        widths = _named(model, how.keep, every)
+    scores = {name: _silent_last(every[name], read[name]) for name in widths}
+    if how.keep:
+        counts = {name: width - round((width - how.keep[name]) * share) for name, width in widths.items()}
+    else:
+        counts = choose.counts(how.criterion, scores, widths, how.level * share, "this net")
     model.load_state_dict(remove.mask(model, choose.best(scores, counts)).state_dict())
+
+
+def _named(model: nn.Module, keep: Mapping[str, int], ranked: Iterable[str]) -> dict[str, int]:
+    """The widths of the layers that `keep` names.
+
+    Raises AtelierError if there is no such layer, if it has fewer nodes than are to be kept, or no score ranks them.
+    """
+    widths = {nodes.name: nodes.width for nodes in model.nodes()}
+    for name, count in keep.items():
+        if name not in ranked:
+            raise AtelierError(f"thin.keep names {name}, which has no score here; {nearest(name, ranked)}")
+        if count > widths[name]:
+            raise AtelierError(f"thin.keep asks for {count} nodes of {name}, which has {widths[name]}; give fewer")
+    return {name: widths[name] for name in keep}
 
 
 def _silent_last(scores: np.ndarray, read: np.ndarray) -> np.ndarray:

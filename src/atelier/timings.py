@@ -1,12 +1,16 @@
 """Durations of a study, and pages of them: committed, but no output of any stage, because no two runs agree on them."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atelier import files, stats
 from atelier.fanout import cores
+
+if TYPE_CHECKING:
+    from atelier.report.results import Results
 
 
 def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
@@ -25,13 +29,24 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     content = known | fields | {"machine": machine, "stages": stages, "wall_s": wall}
     content["jobs"] = [merged[place] for place in sorted(merged)]
     files.write_json(path, content)
-    files.write_text(path.with_suffix(".md"), of_one(path.stem, content))
+    files.write_text(path.with_suffix(".md"), of_one(path.stem, content, {}))
     files.write_text(path.parent / "index.md", page(path.parent))
 
 
-def of_one(name: str, entry: dict[str, Any]) -> str:
-    """Markdown: what each model of a study or an experiment costs in training and in use."""
-    from atelier.report import tables
+def draw(path: Path, results: "Results") -> None:
+    """Draw what the study's figures cost in time, as the file has it, and write its page again."""
+    from atelier.report import costs, drawing
+
+    if path.exists():
+        entry = files.read_json(path)
+        plans = costs.of_models(results, entry["jobs"]) | costs.of_pruned(results, entry.get("latency", []))
+        pictures = drawing.save(plans, path.with_suffix("")) if plans else {}
+        files.write_text(path.with_suffix(".md"), of_one(path.stem, entry, pictures))
+
+
+def of_one(name: str, entry: dict[str, Any], pictures: Mapping[str, str]) -> str:
+    """Markdown: what each model of a study or an experiment costs in training and in use; pictures: file -> caption."""
+    from atelier.report import costs, tables
 
     by_model: dict[str, list[dict[str, Any]]] = {}
     for job in entry["jobs"]:
@@ -51,7 +66,9 @@ def of_one(name: str, entry: dict[str, Any]) -> str:
     )
     table = tables.table(["Model", "n", *(name for name, _, _ in columns)], rows) if rows else ""
     where = f"[The page](../studies/{name}/index.md); [the numbers]({name}.json); [all studies](index.md)."
-    sections = [f"# How long {name} took", about, entry.get("note", ""), table, where]
+    drawn = [f"![{caption}]({name}/{file})\n\n*{caption}*" for file, caption in pictures.items()]
+    latency = costs.latency(entry.get("latency", []))
+    sections = [f"# How long {name} took", about, entry.get("note", ""), table, *drawn, latency, where]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 

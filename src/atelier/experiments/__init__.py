@@ -1,11 +1,12 @@
 """Experiments, one a file, found by its name: laws of the field, measured on real items.
 
 An experiment has `measure(seed, store, *, typed settings) -> {metric: value}`, which is called for every model of its
-entry in params.yaml and every seed; beside metrics it may give "series", plain values to draw, and "train_s", seconds.
+entry in params.yaml and every seed; beside metrics it may give "series", plain values to draw; "train_s", seconds; and
+"latency", records of speed.compare, of which those of the first seed are kept.
 
 It may have FLOORS, {name: {metric: value}} that claims compare with; `pictures(store, models, series)`, which gives
 {file: (caption, function that draws)}; and `text(models, series)`, Markdown for its page. models are the settings and
-series lists, one value a seed, by the model's name.
+series lists, one value a seed, by the model's name. USES names modules that it loads by name and not by an import.
 """
 
 import importlib

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atelier.data.items import Items
 
 BATCH = 128
+SEEN = 1000  # test items from which batches are made whose latency is taken
 FLOORS = {"half-more": {"test.fewer": 1.5}, "three": {"test.fewer": 3.0}}
 
 
@@ -42,7 +43,7 @@ def measure(
     """
     import torch
 
-    from atelier import cost, lowrank
+    from atelier import cost, lowrank, speed
     from atelier.fit import measure as judge
 
     started = time.perf_counter()
@@ -69,7 +70,9 @@ def measure(
         "test.fewer": before["multiply_adds"] / after["multiply_adds"],
     }
     held = [(squares.cumsum(0) / squares.sum()).tolist() for squares in values]
-    return found | {"train_s": time.perf_counter() - started, "series": {"figures": found, "held": held}}
+    seconds = time.perf_counter() - started
+    latency = speed.compare({"dense": model, f"energy {energy:g}": thin}, store.shape, test.x[:SEEN])
+    return found | {"train_s": seconds, "latency": latency, "series": {"figures": found, "held": held}}
 
 
 def trained(store: Store, seed: int, hidden: tuple[int, ...], epochs: int) -> tuple["nn.Module", "Items", "Items"]:

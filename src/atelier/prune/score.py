@@ -49,6 +49,11 @@ def by(criterion: str, model: nn.Module, train: Items, seed: int) -> tuple[Score
         case "activation":
             seen = observe(model, train.x[_some(train, OBSERVED)])
             return activation(model, seen), means(seen)
+        case "reconstruction":
+            from atelier.prune.reconstruct import reconstruction
+
+            x = train.x[_some(train, OBSERVED)]
+            return reconstruction(model, x), means(observe(model, x))
     raise ValueError(f"there is no criterion {criterion}")
 
 
@@ -194,24 +199,60 @@ def observe(model: nn.Module, x: np.ndarray | Tensor) -> dict[str, Seen]:
 
     Raises AtelierError if a reader names a module that the net never called.
     """
-    readers, tensors = _readers(model, "input", "output"), dict(model.named_parameters())
     sums: dict[str, list] = {}
 
     def add(reader: Reader, values: Tensor) -> None:
-        places = _axis(tensors[reader.tensor], values)
-        others = tuple(axis for axis in range(values.dim()) if axis != places)
         total = sums.setdefault(reader.tensor, [0, 0.0, 0.0])
-        total[0] += values.numel() // values.shape[places]
-        total[1] += values.sum(others, dtype=torch.float64).cpu().numpy()
-        total[2] += values.abs().sum(others, dtype=torch.float64).cpu().numpy()
+        total[0] += len(values)
+        total[1] += values.sum(0, dtype=torch.float64).cpu().numpy()
+        total[2] += values.abs().sum(0, dtype=torch.float64).cpu().numpy()
+
+    _watch(model, x, add)
+    return {tensor: Seen(total / count, size / count) for tensor, (count, total, size) in sums.items()}
+
+
+@torch.no_grad()
+def covariances(model: nn.Module, x: np.ndarray | Tensor) -> dict[tuple[str, str], np.ndarray]:
+    """(Nodes' name, reader's tensor) -> (groups * block, width, width) covariances of the nodes as that reader sees
+    them: over items and positions, apart for each group and each place of a flattened map.
+    """
+    every = [(nodes, reader) for nodes in model.nodes() for reader in nodes.readers]
+    sums: dict[tuple[str, str], list] = {}
+
+    def add(called: Reader, values: Tensor) -> None:
+        for nodes, reader in every:
+            if reader.tensor == called.tensor:
+                parts = values.double().unflatten(1, (reader.groups, nodes.width, reader.block))
+                parts = parts.permute(1, 3, 2, 0).flatten(0, 1)
+                total = sums.setdefault((nodes.name, reader.tensor), [0, 0.0, 0.0])
+                total[0] += len(values)
+                total[1] += parts.sum(2).cpu().numpy()
+                total[2] += (parts @ parts.mT).cpu().numpy()
+
+    _watch(model, x, add)
+    means = {place: total / count for place, (count, total, _) in sums.items()}
+    return {
+        place: squares / count - means[place][:, :, None] * means[place][:, None, :]
+        for place, (count, _, squares) in sums.items()
+    }
+
+
+def _watch(model: nn.Module, x: np.ndarray | Tensor, add: Callable[[Reader, Tensor], None]) -> None:
+    """Let the net in eval mode work on items; `add` sees what each reader was given, (items and positions, places)."""
+    readers, tensors = _readers(model, "input", "output"), dict(model.named_parameters())
+    called = set()
+
+    def seen(reader: Reader, values: Tensor) -> None:
+        called.add(reader.tensor)
+        places = _axis(tensors[reader.tensor], values)
+        add(reader, values.movedim(places, -1).flatten(0, -2))
 
     device = next(model.parameters()).device
     run = getattr(model, "classify", None) or model.reconstruct
-    with _evaluating(model), _hooked(model, readers.values(), add):
+    with _evaluating(model), _hooked(model, readers.values(), seen):
         for first in range(0, len(x), BATCH):
             run(torch.as_tensor(x[first : first + BATCH], device=device))
-    _all_called(model, readers, sums)
-    return {tensor: Seen(total / count, size / count) for tensor, (count, total, size) in sums.items()}
+    _all_called(model, readers, called)
 
 
 def _readers(model: nn.Module, *places: str) -> dict[str, Reader]:

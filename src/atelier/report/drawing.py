@@ -1,7 +1,7 @@
 """How pictures look and are saved: PNG files whose bytes depend on the figures alone."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,3 +59,33 @@ def grid(count: int, columns: int, width: float, height: float, **options: Any) 
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels[:count]
+
+
+def by_decades(axes: "Axes") -> None:
+    """A logarithmic x axis whose labels are few and plain: 0.5, 20, 5k."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    thousands = EngFormatter(sep="")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0), numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x) if x >= 1000 else f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def frontier(points: Sequence[tuple[float, float]], higher: bool) -> list[tuple[float, float]]:
+    """The points (cost, figure) that are better than all that cost as little or less, by rising cost."""
+    sign, best = 1 if higher else -1, []
+    for cost, figure in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not best or sign * figure > sign * best[-1][1]:
+            best.append((cost, figure))
+    return best
+
+
+def ends(found: dict[str, Any]) -> list[float]:
+    """The interval of a summary; a single seed's has no width."""
+    return found["ci95"] or [found["mean"], found["mean"]]
+
+
+def legend_beside(axes: "Axes") -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))

@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from atelier import assess, params
-from atelier.report import attacks, tables
-from atelier.report.drawing import COLOURS, STYLES, Plans, grid, save
+from atelier.report import attacks, pruned, tables
+from atelier.report.drawing import COLOURS, STYLES, Plans, ends, grid, legend_beside, save
 from atelier.report.results import Results, kind_and_level, parts
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DECADES = 1e2  # figures that are further apart are shown on an axis of decades
-_WAY = ("criterion", "schedule", "recovery")
 
 
 def draw(results: Results, study: params.Study, folder: Path) -> dict[str, str]:
@@ -53,7 +52,7 @@ def _plans(results: Results, study: params.Study) -> Plans:
     if shown:
         caption = "Mean and 95 % interval over seeds; dots: single seeds; diamond: the published figure."
         plans["headline.png"] = caption, functools.partial(_headline, results, published, shown)
-    if any(results.curve_metrics(model) for model in results.models):
+    if any(_learned(results, model) for model in results.models):
         caption = (
             "Learning curves: mean and range over seeds; solid: held-out items, dashed: training items. "
             "The first tenth of training may lie outside the frame."
@@ -70,13 +69,7 @@ def _plans(results: Results, study: params.Study) -> Plans:
     if any(model in results.confusion for model in results.models):
         caption = "Confusion matrices on the test set, summed over seeds; shades are shares of a row."
         plans["confusion.png"] = caption, functools.partial(_confusion, results)
-    for model in dict.fromkeys(g["model"] for g in results.pruned if g["test"]["mean"] is not None):
-        caption = (
-            f"{model}: test figure against size, mean and 95 % interval; ring: the point chosen on validation. "
-            "Nets without recovery may lie outside the frame."
-        )
-        plans[f"pruning-{model}.png"] = caption, functools.partial(_pruning, results, model)
-    return plans | attacks.plans(results) | of_families(results)
+    return plans | pruned.plans(results) | attacks.plans(results) | of_families(results)
 
 
 def of_families(results: Results) -> Plans:
@@ -98,25 +91,6 @@ def _series(results: Results, model: str) -> list[dict[str, Any]]:
     return [own | {"curve": curves.get(seed, {})} for seed, own in zip(results.seeds, left, strict=True)]
 
 
-def _label(metric: str) -> str:
-    split, corruption, name = parts(metric)
-    unit = tables.unit(metric).strip()
-    return " ".join(p for p in (split, corruption, name.replace("_", " "), f"({unit})" if unit else "") if p)
-
-
-def _scale(metric: str) -> int:
-    return 100 if tables.unit(metric) == " %" else 1
-
-
-def _ends(found: dict[str, Any]) -> list[float]:
-    """The interval of a summary; a single seed's has no width."""
-    return found["ci95"] or [found["mean"], found["mean"]]
-
-
-def _legend_beside(axes: "Axes") -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-
-
 def _metrics_to_show(results: Results, published: dict[str, dict[str, float]]) -> list[str]:
     """Every headline metric, and every metric that a source gives a figure for."""
     headlines = [results.headline(model) for model in results.models]
@@ -128,11 +102,11 @@ def _headline(results: Results, published: dict[str, dict[str, float]], shown: l
     heights = [0.7 + 0.3 * len(results.with_metric(metric)) for metric in shown]
     figure, panels = grid(len(shown), 1, 7, sum(heights) / len(shown), height_ratios=heights)
     for axes, metric in zip(panels, shown, strict=True):
-        models, scale = results.with_metric(metric), _scale(metric)
+        models, scale = results.with_metric(metric), tables.scale(metric)
         for y, model in enumerate(models):
             found, said = results.summary(model, metric), published.get(model, {}).get(metric)
             if found["mean"] is not None:
-                axes.plot([scale * end for end in _ends(found)], [y, y], "|-", color=COLOURS[0], markersize=9)
+                axes.plot([scale * end for end in ends(found)], [y, y], "|-", color=COLOURS[0], markersize=9)
                 axes.plot(scale * found["mean"], y, "o", color=COLOURS[0])
                 seeds = [scale * v for v in found["values"]]
                 axes.plot(seeds, [y + 0.27] * len(seeds), ".", color=COLOURS[0], alpha=0.5, markersize=5)
@@ -140,7 +114,7 @@ def _headline(results: Results, published: dict[str, dict[str, float]], shown: l
                 axes.plot(scale * said, y, "D", color=COLOURS[1], fillstyle="none", markeredgewidth=1.5)
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.4, -0.6)
-        axes.set_xlabel(_label(metric))
+        axes.set_xlabel(tables.label(metric))
         known = [v for model in models for v in results.summary(model, metric)["values"] if v is not None]
         if known and 0 < min(known) < max(known) / DECADES:
             axes.set_xscale("log")
@@ -151,8 +125,7 @@ def _learning_curves(results: Results) -> "Figure":
     """A row of panels for at most six models of one kind, so that every line keeps a colour of its own."""
     kinds: dict[tuple[str, ...], list[str]] = {}
     for model in results.models:
-        names = {parts(metric)[2] for metric in results.curve_metrics(model)}
-        kinds.setdefault(tuple(n for n in ("loss", "accuracy") if n in names), []).append(model)
+        kinds.setdefault(_learned(results, model), []).append(model)
     kinds.pop((), None)
     n = len(COLOURS)
     rows = [(names, models[i : i + n]) for names, models in kinds.items() for i in range(0, len(models), n)]
@@ -168,8 +141,14 @@ def _learning_curves(results: Results) -> "Figure":
     return figure
 
 
+def _learned(results: Results, model: str) -> tuple[str, ...]:
+    """The curves of a model that belong to a split; others, as of a game's two losses, its family's judge draws."""
+    known = {parts(metric)[2] for metric in results.curve_metrics(model) if parts(metric)[0] != "running"}
+    return tuple(name for name in ("loss", "accuracy") if name in known)
+
+
 def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> None:
-    scale, later = _scale(name), []
+    scale, later = tables.scale(name), []
     for model, colour in zip(models, COLOURS, strict=False):
         known = results.curve_metrics(model)
         held_out = next((m for m in (f"validation.{name}", f"test.{name}") if m in known), None)
@@ -184,7 +163,7 @@ def _curves(axes: "Axes", results: Results, models: list[str], name: str) -> Non
         margin = 0.04 * (max(later) - min(later)) or 0.01
         axes.set_ylim(min(later) - margin, max(later) + margin)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(_label(name))
+    axes.set_ylabel(tables.label(name))
 
 
 def _trend_panels(claims: Sequence[params.Claim]) -> dict[tuple[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
@@ -209,16 +188,16 @@ def _trends(results: Results, panels: dict[tuple[str, tuple[str, ...]], dict[str
     for axes, ((metric, labels), lines) in zip(every, panels.items(), strict=True):
         x = _places(labels)
         for (stem, models), colour in zip(lines.items(), itertools.cycle(COLOURS)):
-            found, scale = [results.summary(model, metric) for model in models], _scale(metric)
+            found, scale = [results.summary(model, metric) for model in models], tables.scale(metric)
             axes.plot(x, [scale * s["mean"] for s in found], "o-", color=colour, label=stem, markersize=4)
-            low, high = ([scale * _ends(s)[end] for s in found] for end in (0, 1))
+            low, high = ([scale * ends(s)[end] for s in found] for end in (0, 1))
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             for place, s in zip(x, found, strict=True):
                 axes.plot(
                     [place] * s["n"], [scale * v for v in s["values"]], ".", color=colour, markersize=4, alpha=0.5
                 )
         axes.set_xticks(x, labels, rotation=20 if max(map(len, labels)) > 6 else 0)
-        axes.set_ylabel(_label(metric))
+        axes.set_ylabel(tables.label(metric))
         stem, *others = lines
         if others:
             axes.legend()
@@ -241,11 +220,11 @@ def _weights(results: Results) -> "Figure":
     metrics = ("weights.norm", "weights.small")
     figure, panels = grid(2, 2, 4.4, 0.9 + 0.3 * len(results.models), sharey=True)
     for axes, metric in zip(panels, metrics, strict=True):
-        models, scale = results.with_metric(metric), _scale(metric)
+        models, scale = results.with_metric(metric), tables.scale(metric)
         for y, model in enumerate(models):
             found = results.summary(model, metric)
             axes.barh(y, scale * found["mean"], color=COLOURS[0], alpha=0.6)
-            axes.plot([scale * end for end in _ends(found)], [y, y], "k|-", linewidth=1)
+            axes.plot([scale * end for end in ends(found)], [y, y], "k|-", linewidth=1)
         axes.set_yticks(range(len(models)), models)
         axes.set_ylim(len(models) - 0.4, -0.6)
     panels[0].set_xlabel("norm of all weights")
@@ -265,9 +244,9 @@ def _against_noise(results: Results, name: str) -> "Figure":
         for i, model in enumerate(results.with_metric(clean)):
             found = {x: results.summary(model, metric) for x, metric in levels.items()}
             known = {x: s for x, s in found.items() if s and s["mean"] is not None}
-            means = [_scale(name) * s["mean"] for s in known.values()]
+            means = [tables.scale(name) * s["mean"] for s in known.values()]
             reach = [
-                _scale(name) * s["ci95"][1] - mean if s["ci95"] else 0
+                tables.scale(name) * s["ci95"][1] - mean if s["ci95"] else 0
                 for s, mean in zip(known.values(), means, strict=True)
             ]
             style = "o" + STYLES[i // len(COLOURS) % len(STYLES)]
@@ -280,8 +259,8 @@ def _against_noise(results: Results, name: str) -> "Figure":
                 axes.plot(list(known), list(known.values()), style, color="grey", linewidth=1, label=floor)
         axes.set_xlabel(f"{kind} level")
     for axes in panels[::columns]:
-        axes.set_ylabel(_label(clean))
-    _legend_beside(panels[columns - 1])
+        axes.set_ylabel(tables.label(clean))
+    legend_beside(panels[columns - 1])
     return figure
 
 
@@ -309,44 +288,4 @@ def _confusion(results: Results) -> "Figure":
         axes.tick_params(labelbottom=lowest, labelleft=leftmost)
         axes.set_xlabel("predicted" if lowest else "")
         axes.set_ylabel("true" if leftmost else "")
-    return figure
-
-
-def _pruning(results: Results, model: str) -> "Figure":
-    """The test figure against both sizes. A row per criterion, a colour per recovery, a line style per schedule."""
-    from matplotlib.ticker import EngFormatter
-
-    groups = [g for g in results.pruned if g["model"] == model and g["test"]["mean"] is not None]
-    metric, exact, dense = f"test.{groups[0]['metric']}", results.models[model]["exact"], groups[0]["dense"]
-    scale = _scale(metric)
-    recovered = [g["test"] for g in groups if g["recovery"] != "none"] or [g["test"] for g in groups]
-    shown = [scale * found["mean"] for found in [*recovered, dense] if found["mean"] is not None]
-    margin = 0.1 * (max(shown) - min(shown)) or 0.5
-    bottom, top = min(shown) - margin, max(shown) + margin
-    criteria, schedules, recoveries = (list(dict.fromkeys(g[k] for g in groups)) for k in _WAY)
-    sizes = ("parameters", "multiply_adds")
-    figure, panels = grid(len(criteria) * len(sizes), len(sizes), 4.4, 3, sharex="col", sharey=True)
-    for axes, (criterion, size) in zip(panels, itertools.product(criteria, sizes), strict=True):
-        for schedule, recovery in itertools.product(schedules, recoveries):
-            line = [g for g in groups if [g[k] for k in _WAY] == [criterion, schedule, recovery]]
-            line.sort(key=lambda g: g[size])
-            x, y = [g[size] for g in line], [scale * g["test"]["mean"] for g in line]
-            colour, style = COLOURS[recoveries.index(recovery)], STYLES[schedules.index(schedule)]
-            label = recovery if len(schedules) == 1 else f"{recovery}, {schedule}"
-            axes.plot(x, y, "o" + style, color=colour, markersize=3.5, linewidth=1.3, label=label)
-            low, high = ([scale * _ends(g["test"])[end] for g in line] for end in (0, 1))
-            inside = [bottom <= mean <= top for mean in y]  # the band of a line that left the frame would fill it
-            axes.fill_between(x, low, high, where=inside, color=colour, alpha=0.1, linewidth=0)
-            chosen = [i for i, g in enumerate(line) if g["chosen"]]
-            axes.plot([x[i] for i in chosen], [y[i] for i in chosen], "ko", markersize=9, fillstyle="none")
-        if dense["mean"] is not None:
-            axes.plot(exact[size], scale * dense["mean"], "k*", markersize=10, label="dense")
-        axes.set_ylim(bottom, top)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_title(criterion, fontsize=9)
-    for axes, size in zip(panels[-2:], sizes, strict=True):
-        axes.set_xlabel(size.replace("_", "-"))
-    for axes in panels[::2]:
-        axes.set_ylabel(_label(metric))
-    _legend_beside(panels[1])
     return figure

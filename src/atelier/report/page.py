@@ -199,7 +199,7 @@ def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
         "fresh weights, trained for as many epochs in all (scratch-epochs) or as many multiply-adds (scratch-madds); "
         f"and with one whose nodes were drawn by lot (random). Latency: see the [times]({_times(results)})."
     )
-    bodies = []
+    bodies = [_picture("frontier.png", pictures), _picture("layers.png", pictures)]
     for model, entry in results.models.items():
         groups = [g for g in results.pruned if g["model"] == model]
         chosen = [g for g in groups if g["chosen"]]
@@ -207,4 +207,4 @@ def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
             every = tables.folded(f"All {len(groups)} points", tables.pruning(groups, entry["exact"]))
             shown = [tables.pruning(chosen, entry["exact"])] if chosen else []
             bodies += [f"### {model}", *shown, _picture(f"pruning-{model}.png", pictures), every]
-    return _section("Pruning", note, *bodies) if bodies else []
+    return _section("Pruning", note, *bodies) if results.pruned else []

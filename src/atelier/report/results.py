@@ -141,7 +141,8 @@ class Results:
     def pruned(self) -> list[dict[str, Any]]:
         """Pruning points gathered over seeds, each beside the dense net and its controls.
 
-        One entry per (model, criterion, schedule, recovery, level): parameters and multiply_adds (means), metric,
+        One entry per (model, criterion, schedule, recovery, level): parameters, multiply_adds and bytes (means; bytes
+        None where they were not taken), widths (of the first seed), metric,
         chosen (the number of seeds), the summaries validation, test and dense (the net before pruning, which is the
         point of level 0), and differences paired by seed, None where some seed has nothing to compare with: to_dense;
         to each of CONTROLS, nets of the same shape from fresh weights; to_random, of which lot chose the nodes.
@@ -174,6 +175,8 @@ class Results:
             "metric": metric,
             "parameters": fmean(point["parameters"] for point in points),
             "multiply_adds": fmean(point["multiply_adds"] for point in points),
+            "bytes": fmean(point["bytes"] for point in points) if all("bytes" in point for point in points) else None,
+            "widths": tuple(points[0]["widths"]),
             "chosen": sum(bool(point["chosen"]) for point in points),
             "validation": stats.summary([point["validation"].get(metric) for point in points]),
             "test": stats.summary(tested(points)),

@@ -14,11 +14,13 @@ _PERCENT |= {"edges", "edges_before", "edges_gain", "bars", "blobs", "excess", "
 ATTACKS = tuple(f"under_{way}" for way in ("gaussian", "fgsm", "universal", "pgd", "squares", "transfer"))
 CHECKS = ("steps_rise", "steps_left", "restarts_left", "squares_gain", "transfer_gain", "far", "zero_gradient")
 _PERCENT |= {*ATTACKS, *CHECKS, "fgsm_accuracy", "pgd_accuracy"}
+_PERCENT |= {"accuracy_dense", "accuracy_before", "lost", "exact", "refused", "int8_accuracy"}
 _NATS = {"nll", "nll_grey", "nll_reverse", "nll_change", "penalised", "pseudo_nll", "nelbo", "kl", "distortion"}
 _NATS |= {"free_energy", "reconstruction", "reconstruction_change", "drift", "log_z", "ais_gap", "miss"}
 _NATS |= {"forward_few", "reverse_few", "value", "divergence", "unevenness"}
 _TWO = {"psnr", "frechet", "nll_reverse", "ais_gap", "drift", "log_z", "distortion", "kl", "nelbo", "perplexity"}
 _TWO |= {"degrees", "mean_degrees", "degrees_halves"}
+_WHOLE = {"parameters", "weights", "multiply_adds", "bytes", "int8_bytes"}
 _DECIMALS = dict.fromkeys(_PERCENT | _TWO | {"active", "atoms"}, 2) | {"mse": 5, "classes": 1}
 _UNITS = {"psnr": "dB"} | dict.fromkeys(_NATS, "nats")
 _MEASURES = ("accuracy", "accuracy_rounded", "f1_macro", "nll", "penalised", "ece", "mae")
@@ -29,10 +31,12 @@ Summary = dict[str, Any] | None
 
 
 def number(metric: str, value: float | None, signed: bool = False) -> str:
-    """A figure without its unit: percent and dB to two decimals, squared errors to five, the rest to four."""
+    """A figure without unit: percent and dB to two decimals, squared errors to five, counts whole, all else to four."""
     if value is None:
         return MISSING
     name = parts(metric)[2]
+    if name in _WHOLE:
+        return f"{value:+,.0f}" if signed and round(value) > 0 else f"{value:,.0f}"
     shown = 100 * value if name in _PERCENT else value
     text = f"{shown:.{_DECIMALS.get(name, 4)}f}"
     if float(text) == 0:
@@ -46,6 +50,18 @@ def unit(metric: str, difference: bool = False) -> str:
     if name in _PERCENT:
         return " points" if difference else " %"
     return f" {_UNITS[name]}" if name in _UNITS else ""
+
+
+def label(metric: str) -> str:
+    """What an axis says of a metric: `test gaussian-0.2 mae`, `test accuracy (%)`."""
+    split, corruption, name = parts(metric)
+    in_unit = unit(metric).strip()
+    return " ".join(p for p in (split, corruption, name.replace("_", " "), f"({in_unit})" if in_unit else "") if p)
+
+
+def scale(metric: str) -> int:
+    """What an axis multiplies a metric by."""
+    return 100 if unit(metric) == " %" else 1
 
 
 def with_unit(metric: str, value: float | None, difference: bool = False) -> str:

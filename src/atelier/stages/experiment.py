@@ -41,10 +41,12 @@ def main(name: str) -> None:
         Trial(name, model, seed, entry.dataset, settings[model]) for model in settings for seed in entry.seed_list
     ]
     measured = fan_out(measure, trials, title=f"experiment {name}", **everything.crew)
-    times, series, by_model = [], {model: [] for model in settings}, {model: [] for model in settings}
+    times, latency, series, by_model = [], [], {model: [] for model in settings}, {model: [] for model in settings}
     for trial, one in zip(trials, measured, strict=True):
         if "train_s" in one:
             times.append({"model": trial.model, "seed": trial.seed, "train_s": round(one.pop("train_s"), 3)})
+        timed = one.pop("latency", [])
+        latency += [{"model": trial.model} | record for record in timed if trial.seed == entry.seed_list[0]]
         series[trial.model].append(one.pop("series", None))
         by_model[trial.model].append(one)
     models = {
@@ -65,7 +67,8 @@ def main(name: str) -> None:
         "text": experiment.text(settings, series) if hasattr(experiment, "text") else "",
     }
     files.write_json(folder / "measured" / "about.json", about)
-    timings.update(paths.timings(name), times, stages={"experiment": round(time.monotonic() - started, 2)})
+    spent = {"experiment": round(time.monotonic() - started, 2)}
+    timings.update(paths.timings(name), times, latency=latency, stages=spent)
 
 
 def measure(trial: Trial) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atelier import checkpoint, cost, evaluation, families, files, jobs, paths, timings
+from atelier import checkpoint, compress, cost, cpu, evaluation, families, files, jobs, paths, speed, timings
 from atelier.data.items import items
 from atelier.data.store import Store
 from atelier.errors import AtelierError
@@ -21,8 +21,8 @@ from atelier.params import Params, Study, load
 from atelier.prune import choose, recover, remove, schedule, score
 from atelier.prune.recover import Cut, Net, Point
 
-BATCHES = (1, 256)  # of which latency is taken
-REPEATS = 20
+EXACT = 1e-4  # how far ONNX Runtime may be from torch
+SEEN = 1000  # test items on which the two are compared
 ABOUT = (
     "Fine-tuned pruned nets: <model>/<seed>/<criterion>-<schedule>-<level>/, each like the folder of a trained model.\n"
 )
@@ -43,16 +43,17 @@ def main(study: str) -> None:
         points, trained, expected = prune(params, study, dense, Path(waiting))
         nets = list({point.folder: point for point in points}.values())  # some nets stand for several points
         judged = fan_out(judge, nets, title=f"judge {study}", **params.crew)
+        found = {net.folder: figures for net, figures in zip(nets, judged, strict=True)}
         keep_tuned(study, points)
-    found = {net.folder: result for net, result in zip(nets, judged, strict=True)}
-    records = [point.name | found[point.folder][0] for point in points]
+        with cpu.settled(1):
+            latency = [record for job in dense if job.seed == dense[0].seed for record in timed(job, points, found)]
+    records = [point.name | found[point.folder] for point in points]
     best = chosen(records, entry.prune.margin)
     records = [record | {"chosen": record["recovery"] == "finetune" and _way(record) in best} for record in records]
     _write(study, sorted(records, key=lambda r: (*_way(r), r["recovery"], entry.seed_list.index(r["seed"]))))
-    timed = [point for point in points if point.job or not point.level]
-    durations = [point.name | {"train_s": _seconds(point.job)} | found[point.folder][1] for point in timed]
+    durations = [point.name | {"train_s": jobs.result(point.job)["train_s"]} for point in points if point.job]
     spent = {"prune": round(time.monotonic() - started, 2)} if trained == expected else {}
-    timings.update(paths.timings(study), [], pruning=durations, stages=spent)
+    timings.update(paths.timings(study), [], pruning=durations, latency=latency, stages=spent)
     print(f"prune {study}: {trained} of {expected} jobs trained, the others reused; {len(points)} points")
 
 
@@ -162,8 +163,11 @@ def chosen_nodes(cut: Cut, model: torch.nn.Module) -> tuple[remove.Keep, remove.
     return choose.best(scores, choose.counts(cut.criterion, scores, widths, cut.step.level, _named(job))), means
 
 
-def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Size and figures, inputs corrupted as in training; and the latency of dense and fine-tuned nets."""
+def judge(point: Point) -> dict[str, Any]:
+    """Sizes, bytes being those of the net's file as it is, and figures, inputs corrupted as in training.
+
+    Dense and fine-tuned nets are tried in ONNX Runtime as well: raises AtelierError if it answers otherwise.
+    """
     model, spec = checkpoint.load(point.folder)
     recipe, store = point.dense.recipe, Store(paths.noisy(point.dense.dataset))
     test = items(store, "test", recipe.noise, recipe.hold_out)
@@ -174,12 +178,31 @@ def judge(point: Point) -> tuple[dict[str, Any], dict[str, Any]]:
     else:
         figures["validation"] = dict.fromkeys(figures["test"])
     figures |= {key: spec["cost"][key] for key in ("parameters", "multiply_adds")}
-    latency = dict.fromkeys(f"latency_ms_batch_{size}" for size in BATCHES)
-    for size in BATCHES if point.recovery == "finetune" or not point.level else ():
-        x = test.x[torch.arange(size) % len(test)]
-        # Seconds for 1,000 items are milliseconds for one.
-        latency[f"latency_ms_batch_{size}"] = round(evaluation.seconds_per_1000(model, x, REPEATS) * size, 4)
-    return figures, latency
+    figures["bytes"] = len(compress.format.dump(spec, {name: t.numpy() for name, t in model.state_dict().items()}))
+    if _in_use(point):
+        figures["onnx"] = speed.deviation(model, tuple(spec["shape"]), test.x[:SEEN])
+        if figures["onnx"] > EXACT:
+            raise AtelierError(f"{point}: ONNX Runtime is {figures['onnx']:.2g} off, {EXACT:g} is allowed; report this")
+    return figures
+
+
+def timed(job: jobs.Job, points: list[Point], found: dict[Path, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Latency of a dense net and of the fine-tuned ones that it became: of those of one shape the first."""
+    shapes = {tuple(found[p.folder]["widths"]): p for p in reversed(points) if p.dense == job and _in_use(p)}
+    nets = {_label(point): checkpoint.load(point.folder)[0] for point in reversed(shapes.values())}
+    store = Store(paths.noisy(job.dataset))
+    x = items(store, "test", job.recipe.noise, job.recipe.hold_out).x[:SEEN]
+    widths = {_label(point): list(shape) for shape, point in shapes.items()}
+    return [{"model": job.model, "widths": widths[r["net"]]} | r for r in speed.compare(nets, store.shape, x)]
+
+
+def _in_use(point: Point) -> bool:
+    """Whether a net is one that would be used: a dense or a fine-tuned one."""
+    return point.recovery == "finetune" or not point.level
+
+
+def _label(point: Point) -> str:
+    return f"{point.criterion} {point.schedule} {point.level:g}" if point.level else "dense"
 
 
 def chosen(records: list[dict[str, Any]], margin: float) -> set[tuple]:
@@ -216,10 +239,6 @@ def _way(record: dict[str, Any]) -> tuple:
 
 def _write(study: str, points: list[dict[str, Any]]) -> None:
     files.write_json(paths.report(study) / "pruning.json", {"schema": 1, "study": study, "points": points})
-
-
-def _seconds(job: jobs.Job | None) -> float | None:
-    return jobs.result(job)["train_s"] if job else None
 
 
 def _folder(study: str) -> Path:

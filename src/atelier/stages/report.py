@@ -1,10 +1,10 @@
 """report, experiment_report: what evaluate and prune, or experiment, left in reports/studies/<name>/ -> index.md,
-claims.json, figures/.
+claims.json, figures/; and beside them the pictures of what it took, which are no output.
 
 Of the entry's parameters it reads asks, claims, note and published.
 """
 
-from atelier import files, params, paths
+from atelier import files, params, paths, timings
 from atelier.report import claims, drawing, figures, page, results
 
 
@@ -24,3 +24,4 @@ def main(name: str) -> None:
         about = files.read_json(folder / "measured" / "about.json")
         text = page.experiment(found, entry, settled, pictures, about)
     files.write_text(folder / "index.md", text)
+    timings.draw(paths.timings(name), found)

@@ -1,0 +1,146 @@
+"""What results cost: figures against sizes and seconds, with the frontier of what no other beats in both."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atelier.report import tables
+from atelier.report.drawing import COLOURS, Plans, by_decades, frontier, grid
+from atelier.report.results import Results, higher_is_better
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DENSE = "dense"
+SIZES = ("parameters", "multiply_adds", "bytes")
+RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, int8"}
+
+
+class Net(NamedTuple):
+    """A point of a picture: its figure, as a mean, and what it costs, by name."""
+
+    label: str
+    group: str
+    figure: float
+    costs: Mapping[str, float]
+
+
+def latency(records: Sequence[dict[str, Any]]) -> str:
+    """Tables, one a model: milliseconds in each runtime, and how many times as fast as the first net there."""
+    bodies = []
+    for model in dict.fromkeys(record["model"] for record in records):
+        own = {(r["net"], r["runtime"], r["batch"]): r for r in records if r["model"] == model}
+        nets, runtimes, batches = (list(dict.fromkeys(key[i] for key in own)) for i in range(3))
+        rows = []
+        for net in nets:
+            cells = []
+            for batch in batches:
+                for runtime in runtimes:
+                    found, first = own[net, runtime, batch], own[nets[0], runtime, batch]
+                    faster = first["median_ms"] / found["median_ms"]
+                    cells.append(f"{found['median_ms']:.3g} ({found['p95_ms']:.3g}), {faster:.3g}×")
+            rows.append([net, *cells])
+        columns = [f"{RUNTIMES[runtime]}, {_items(batch)}" for batch in batches for runtime in runtimes]
+        bodies += [f"### {model}", tables.table(["Net", *columns], rows)]
+    note = (
+        "Milliseconds a call takes on one thread: the median (95th percentile) of calls in turns, and how many times "
+        "as fast as the first net in the same runtime. Nets of one shape are timed once, first seed."
+    )
+    return "\n\n".join(["## Latency", note, *bodies]) if bodies else ""
+
+
+def _items(batch: int) -> str:
+    return f"{batch:,} item{'s' * (batch > 1)}"
+
+
+def of_models(results: Results, jobs: Sequence[dict[str, Any]]) -> Plans:
+    """The models of a study by what training, storing and asking them costs, where all of that is known."""
+    metric = next((results.headline(model) for model in results.models), None)
+    nets = []
+    for model in results.with_metric(metric) if metric else ():
+        own = [job for job in jobs if job["model"] == model]
+        costs = {
+            "minutes of training": _mean([job.get("train_s") for job in own], 1 / 60),
+            "parameters": results.models[model]["exact"].get("parameters"),
+            "microseconds an item": _mean([job.get("inference_s_per_1000") for job in own], 1000),
+        }
+        figure = results.summary(model, metric)["mean"]
+        if None not in (figure, *costs.values()):
+            nets.append(Net(model, "", figure, costs))
+    caption = "Test figure against what a model costs, means over seeds; the line: models that no other beats in both."
+    return {"models.png": (caption, lambda: draw(nets, metric))} if len(nets) > 2 else {}
+
+
+def _mean(values: Sequence[float | None], scale: float) -> float | None:
+    return scale * fmean(values) if values and all(values) else None
+
+
+def of_pruned(results: Results, records: Sequence[dict[str, Any]]) -> Plans:
+    """Dense and fine-tuned nets by their milliseconds in PyTorch; nets of one shape share a latency."""
+    own = [record for record in records if record["runtime"] == "torch" and "widths" in record]
+    times = {(r["model"], *r["widths"], r["batch"]): r["median_ms"] for r in own}
+    batches = sorted({record["batch"] for record in own})
+    nets = []
+    for net, widths in _tuned(results):
+        costs = {f"milliseconds for {_items(b)}": times.get((net.group, *widths, b)) for b in batches}
+        if costs and None not in costs.values():
+            nets.append(net._replace(costs=costs))
+    caption = "Test figure of dense (stars) and fine-tuned nets against milliseconds in PyTorch, one thread."
+    return {"pruned.png": (caption, lambda: draw(nets, _metric(results)))} if nets else {}
+
+
+def of_sizes(results: Results) -> Plans:
+    """Dense and fine-tuned nets by what they hold and compute."""
+    nets = [net for net, _ in _tuned(results)]
+    caption = (
+        "Test figure of dense (stars) and fine-tuned nets against their size, means over seeds; bytes are those of the "
+        "net's file as it is; the lines: nets that no other of the model beats in both."
+    )
+    return {"frontier.png": (caption, lambda: draw(nets, _metric(results)))} if nets else {}
+
+
+def _tuned(results: Results) -> list[tuple[Net, tuple[int, ...]]]:
+    """Every dense net that was pruned, its fine-tuned nets after it, with their widths, first seed."""
+    found = []
+    for group in results.pruned:
+        if group["recovery"] == "finetune" and group["test"]["mean"] is not None:
+            label = f"{group['criterion']} {group['schedule']} {group['level']:g}"
+            found.append((Net(label, group["model"], group["test"]["mean"], _sizes(group)), group["widths"]))
+    for model in dict.fromkeys(net.group for net, _ in found):
+        whole = next(p for p in results.points if p["model"] == model and not p["level"])
+        figure = next(g["dense"]["mean"] for g in results.pruned if g["model"] == model)
+        if figure is not None:
+            found.append((Net(DENSE, model, figure, _sizes(whole)), tuple(whole["widths"])))
+    return found
+
+
+def _sizes(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {name.replace("_", "-"): entry[name] for name in SIZES if entry.get(name) is not None}
+
+
+def _metric(results: Results) -> str:
+    return f"test.{results.pruned[0]['metric']}"
+
+
+def draw(nets: Sequence[Net], metric: str) -> "Figure":
+    """A panel for each cost, a colour for each group, a line along each group's frontier."""
+    names, groups = list(nets[0].costs), list(dict.fromkeys(net.group for net in nets))
+    figure, panels = grid(len(names), len(names), 4.2, 3.4, sharey=True)
+    scale, better = tables.scale(metric), higher_is_better(metric)
+    for axes, name in zip(panels, names, strict=True):
+        for group, colour in zip(groups, itertools.cycle(COLOURS)):
+            own = [(net.costs[name], scale * net.figure, net.label) for net in nets if net.group == group]
+            for x, y, label in own:
+                axes.plot(x, y, "*" if label == DENSE else ".", color=colour, markersize=9 if label == DENSE else 6)
+                if not group:
+                    axes.annotate(label, (x, y), (4, 4), textcoords="offset points", fontsize=7)
+            best = frontier([(x, y) for x, y, _ in own], better)
+            axes.plot(*zip(*best, strict=True), "-", color=colour, alpha=0.5, label=group or None)
+        axes.set_xlabel(name)
+        axes.margins(x=0.1)
+        by_decades(axes)
+    panels[0].set_ylabel(tables.label(metric))
+    if groups != [""]:
+        panels[-1].legend()
+    return figure
