@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from atelier import latency, onnx
 from atelier.cost import forward
+from atelier.data.items import Pixels
 from atelier.layers import Shape
 
 BATCHES = (1, 256)
@@ -47,7 +48,7 @@ def _answer(model: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def deviation(model: nn.Module, shape: Shape, items: Tensor) -> float:
+def deviation(model: nn.Module, shape: Shape, items: Tensor | Pixels) -> float:
     """The largest difference between what ONNX Runtime and PyTorch make of items (n, *shape)."""
     graph = onnx.session(onnx.export(model, shape))
     return max(

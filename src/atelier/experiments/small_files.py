@@ -92,7 +92,7 @@ def measure(
     int8_bytes and int8_accuracy: of the first net in 8-bit integers, by ONNX Runtime. hold_out: validation items are
     set apart from training, and accuracy is taken on them too.
     """
-    from atelier import checkpoint, compress, evaluation
+    from atelier import checkpoint, compress, evaluation, speed
     from atelier.data.items import items
     from atelier.decode import answers
     from atelier.paths import jobs as place
@@ -123,7 +123,7 @@ def measure(
         "test.smaller": 4 * dense_spec["cost"]["parameters"] / len(content),
         "test.exact": float(exact),
         "test.refused": _refused(content, seed),
-        "test.onnx": _deviation(model, store, test),
+        "test.onnx": speed.deviation(model, store.shape, test.x),
     }
     found |= _integers(dense, store, items(store, "train", None, hold_out), test)
     if hold_out:
@@ -224,19 +224,6 @@ def _refused(content: bytes, seed: int) -> float:
         except AtelierError:
             refused += 1
     return refused / FLIPS
-
-
-def _deviation(model: "nn.Module", store: Store, test: "Items") -> float:
-    """The largest difference between what ONNX Runtime and torch make of test items."""
-    import torch
-
-    from atelier import onnx
-
-    graph = onnx.session(onnx.export(model, store.shape))
-    with torch.no_grad():
-        return max(
-            float(np.abs(onnx.run(graph, x.numpy()) - model.classify(x).numpy()).max()) for x in test.x.split(1000)
-        )
 
 
 def _integers(model: "nn.Module", store: Store, seen: "Items", test: "Items") -> dict[str, float]:
