@@ -19,10 +19,15 @@ def write(path: Path, spec: dict[str, Any], model: "nn.Module", coder: str = "ra
 
     spec: as a checkpoint has it. What makes the file small, few values other than 0, has to be done to the net before.
     """
-    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    content = format.dump(spec, tensors, coder)
+    content = dump(spec, model, coder)
     files.write_bytes(path, content)
     return format.ledger(content)
+
+
+def dump(spec: dict[str, Any], model: "nn.Module", coder: str = "range") -> bytes:
+    """What `write` writes."""
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return format.dump(spec, tensors, coder)
 
 
 def read(path: Path) -> tuple["nn.Module", dict[str, Any]]:

@@ -178,7 +178,7 @@ def judge(point: Point) -> dict[str, Any]:
     else:
         figures["validation"] = dict.fromkeys(figures["test"])
     figures |= {key: spec["cost"][key] for key in ("parameters", "multiply_adds")}
-    figures["bytes"] = len(compress.format.dump(spec, {name: t.numpy() for name, t in model.state_dict().items()}))
+    figures["bytes"] = len(compress.dump(spec, model))
     if _in_use(point):
         figures["onnx"] = speed.deviation(model, tuple(spec["shape"]), test.x[:SEEN])
         if figures["onnx"] > EXACT:
