@@ -288,6 +288,7 @@ def test_an_entry_says_what_was_compared():
     first, second = claims.settle(results(CLEAR), [claim, named])
     expected = {"id": "study-1", "row": "D0.2", "says": "It is so", "kind": "greater", "metric": "test.accuracy"}
     expected |= {"models": ["b", "a"], "margin": 0.05, "n": 3, "verdict": "holds", "estimate": pytest.approx(0.2)}
+    expected |= {"compared": pytest.approx([0.71, 0.91])}
     assert {k: v for k, v in first.items() if k != "ci95"} == expected
     assert (second["id"], second["row"]) == ("by-hand", None)
 
@@ -361,3 +362,20 @@ def test_a_pruned_net_is_compared_by_its_name(metric):
     assert entry["models"] == ["a", "a:taylor:one-shot:finetune:0.5"]
     with pytest.raises(AtelierError, match="a:taylor:one-shot:finetune:0.7 has no metric"):
         settle(found, metric=metric, higher="a", than="a:taylor:one-shot:finetune:0.7")
+
+
+def test_what_was_compared_stands_in_the_order_in_which_a_claim_names_it():
+    found = results([[0.9, 0.8], [0.6, 0.4], [0.1, 0.3]], curves=None)
+    found.floors["ridge"] = {"test.accuracy": 0.08}
+    asked = [
+        ({"higher": "a", "than": "b"}, [0.85, 0.5]),
+        ({"lower": "a", "than": "b"}, [0.85, 0.5]),
+        ({"equal": ("b", "a"), "margin": 0.1}, [0.5, 0.85]),
+        ({"over": ("c", "b", "a"), "direction": "falls"}, [0.2, 0.5, 0.85]),
+        ({"lower": "a", "floor": "ridge"}, [0.85, 0.08]),
+        ({"higher": "b", "bound": 0.7}, [0.5, 0.7]),
+    ]
+    for compare, means in asked:
+        assert settle(found, **compare)["compared"] == pytest.approx(means)
+    course = settle(results(curves=CURVE), metric="test.loss", of="a", **{"from": 10, "to": 30}, direction="falls")
+    assert course["compared"] == pytest.approx([0.45, 0.45])

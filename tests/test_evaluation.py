@@ -368,6 +368,17 @@ def test_test_items_are_judged_under_the_corruptions_that_are_stored(project):
     assert "test.accuracy" in metrics and not any("gaussian" in name for name in metrics)
 
 
+def test_trials_are_judged_on_clean_items_alone(project):
+    trial = {"family": "softmax", "trial_of": "net", "train": {"hold_out": True}}
+    write_params(project, {"trial": trial, "plain": {"family": "softmax"}}, seeds=1)
+    train.main("tiny")
+    evaluate.main("tiny")
+    found = files.read_json(paths.report("tiny") / "metrics.json")["models"]
+    noisy = {name: {m for m in model["metrics"] if "gaussian" in m} for name, model in found.items()}
+    assert not noisy["trial"] and noisy["plain"]
+    assert {"validation.accuracy", "test.accuracy"} <= found["trial"]["metrics"].keys()
+
+
 def test_snapshots_stand_below_the_items_that_they_rebuild(project):
     """With held-out items training takes its snapshots of validation items, without them of test items."""
     for hold_out in (True, False):

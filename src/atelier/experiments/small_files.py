@@ -78,8 +78,8 @@ def measure(
     hold_out: bool = False,
 ) -> dict[str, Any]:
     """A net learns by the first of the steps, each a recipe; then on by each of the others, where `distil` learns from
-    the net that the first made. Nodes that fell silent are removed. Weights that share values are float16 and learn on
-    together. The last net is written to a file, which another process decodes and judges.
+    the net that the first made. Nodes that fell silent are removed. Weights that share values learn on together and
+    are rounded to float16 then. The last net is written to a file, which another process decodes and judges.
 
     Of that process and on test items, accuracy; exact is 1 if the log-probabilities of all are those of the net that
     was written, in every bit. accuracy_dense: after the first step, of which lost is the part that is not there in the
@@ -158,6 +158,8 @@ def trained(
         jobs.train(job)
         seconds += jobs.result(job)["train_s"]
         folders.append(job.folder)
+        if step.values or step.biases:
+            folders[-1] = _share(job.folder, step, waiting / f"{number}-rounded")  # learning has left float16
         if recipe.thin and recipe.thin.what == "nodes":
             folders[-1] = _cut(job, store, waiting / f"{number}-cut")
             job = replace(job, settings=files.read_json(folders[-1] / "spec.json")["settings"])

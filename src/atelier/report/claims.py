@@ -50,7 +50,7 @@ def foremost(verdicts: Sequence[str]) -> str:
 
 def _settle_one(results: Results, claim: params.Claim, where: str) -> dict[str, Any]:
     compare = claim.compare
-    kind, oriented = _estimate(results, compare, where)
+    kind, oriented, sides = _estimate(results, compare, where)
     found = stats.summary(oriented)
     return {
         "row": claim.row,
@@ -59,6 +59,7 @@ def _settle_one(results: Results, claim: params.Claim, where: str) -> dict[str, 
         "metric": compare.metric,
         "models": [*compare.models, *([compare.floor] if compare.floor else [])],
         "margin": compare.margin,
+        "compared": [stats.summary(side)["mean"] for side in sides],
         "estimate": found["mean"],
         "ci95": found["ci95"],
         "n": found["n"],
@@ -66,8 +67,10 @@ def _settle_one(results: Results, claim: params.Claim, where: str) -> dict[str, 
     }
 
 
-def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[str, Values]:
-    """The kind of claim and its estimate per seed, positive where it speaks for it (for equal: first - second)."""
+def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[str, Values, list[Values]]:
+    """The kind of claim; its estimate per seed, positive where it speaks for it (for equal: first - second); and what
+    was compared, one value per seed each, as the claim names them.
+    """
 
     def values(model: str, epoch: int | None = None) -> Values:
         if epoch is None:
@@ -75,21 +78,24 @@ def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[st
         return results.at_epoch(model, compare.metric, epoch, where)
 
     if compare.equal:
-        return "equal", _minus(*(values(model) for model in compare.equal))
+        sides = [values(model) for model in compare.equal]
+        return "equal", _minus(*sides), sides
     if compare.over:
-        steps = zip(*(values(model) for model in compare.over), strict=True)
-        return "trend", _turned([_slope(seed) for seed in steps], compare.direction)
+        sides = [values(model) for model in compare.over]
+        return "trend", _turned([_slope(seed) for seed in zip(*sides, strict=True)], compare.direction), sides
     if compare.of:
-        change = _minus(values(compare.of, compare.end), values(compare.of, compare.start))
-        return "at-epoch", _turned(change, compare.direction)
-    if compare.bound is not None or compare.floor:
-        named = values(compare.higher or compare.lower)
-        floor = compare.bound
-        if floor is None:
-            floor = results.floor(compare.floor, compare.floor_metric or compare.metric, where)
-        return "greater", _turned(_minus(named, [floor] * len(named)), "rises" if compare.higher else "falls")
-    more, less = (compare.higher, compare.than) if compare.higher else (compare.than, compare.lower)
-    return "at-epoch" if compare.epoch else "greater", _minus(values(more, compare.epoch), values(less, compare.epoch))
+        sides = [values(compare.of, epoch) for epoch in (compare.start, compare.end)]
+        return "at-epoch", _turned(_minus(*sides[::-1]), compare.direction), sides
+    sides = [values(compare.higher or compare.lower, compare.epoch)]
+    if compare.than:
+        sides.append(values(compare.than, compare.epoch))
+    elif compare.floor:
+        floor = results.floor(compare.floor, compare.floor_metric or compare.metric, where)
+        sides.append([floor] * len(sides[0]))
+    else:
+        sides.append([compare.bound] * len(sides[0]))
+    direction = "rises" if compare.higher else "falls"
+    return "at-epoch" if compare.epoch else "greater", _turned(_minus(*sides), direction), sides
 
 
 def _minus(a: Values, b: Values) -> Values:
@@ -97,7 +103,7 @@ def _minus(a: Values, b: Values) -> Values:
 
 
 def _turned(values: Values, direction: str) -> Values:
-    return [v if v is None or direction == "rises" else -v for v in values]
+    return [v if v is None or direction == "rises" else 0.0 - v for v in values]  # and no -0.0
 
 
 def _slope(y: Sequence[float | None]) -> float | None:

@@ -108,10 +108,11 @@ def _tuned(results: Results) -> list[tuple[Net, tuple[int, ...]]]:
             label = f"{group['criterion']} {group['schedule']} {group['level']:g}"
             found.append((Net(label, group["model"], group["test"]["mean"], _sizes(group)), group["widths"]))
     for model in dict.fromkeys(net.group for net, _ in found):
-        whole = next(p for p in results.points if p["model"] == model and not p["level"])
+        dense = [point for point in results.points if point["model"] == model and not point["level"]]
+        sizes = {name: _mean([point.get(name) for point in dense], 1) for name in SIZES}
         figure = next(g["dense"]["mean"] for g in results.pruned if g["model"] == model)
         if figure is not None:
-            found.append((Net(DENSE, model, figure, _sizes(whole)), tuple(whole["widths"])))
+            found.append((Net(DENSE, model, figure, _sizes(sizes)), tuple(dense[0]["widths"])))
     return found
 
 

@@ -20,6 +20,7 @@ VERBS = {
     settling.UNDECIDED: ("is undecided", "are undecided"),
 }
 Entries = Sequence[dict[str, Any]]
+MANY = 8  # claims, beyond which an answer counts those that hold
 
 
 def page(
@@ -83,7 +84,7 @@ def experiment(
 
 
 def answer(entries: Entries) -> str:
-    """One sentence made from the verdicts alone."""
+    """One sentence made from the verdicts alone. Where there are many, those that hold are counted and not quoted."""
     if not entries:
         return "This study makes no claim, so there is no verdict; its figures are below."
     told = []
@@ -91,9 +92,11 @@ def answer(entries: Entries) -> str:
         found = [e for e in entries if e["verdict"] == verdict]
         quoted = [f"“{e['says']}”{_estimate(e)}" for e in found]
         said = " and ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
-        subject = said if len(entries) <= 8 else f"{len(found)} of {len(entries)} claims"
-        if found:
-            told.append(f"{subject} {singular if len(found) == 1 else plural}")
+        if len(entries) > MANY:
+            counted = f"{len(found)} of {len(entries)} claims {singular if len(found) == 1 else plural}"
+            told += [counted + (f": {said}" if verdict != settling.HOLDS else "")] if found else []
+        elif found:
+            told.append(f"{said} {singular if len(found) == 1 else plural}")
     return "; ".join(told) + "."
 
 
@@ -126,9 +129,10 @@ def _times(results: Results) -> str:
 
 def _claims(entries: Entries) -> list[str]:
     rule = (
-        "An estimate is positive where it speaks for its claim; for equality it is the first model less the second, "
-        "for a trend the slope from one model to the next. A claim holds, or does not, only if the whole interval lies "
-        "on one side of the margin; an interval that touches it leaves the claim undecided."
+        "Compared: means, in the order in which the claim names them. An estimate is positive where it speaks for its "
+        "claim; for equality it is the first model less the second, for a trend the slope from one model to the next, "
+        "which may rise though a single step falls. A claim holds, or does not, only if the whole interval lies on one "
+        "side of the margin; an interval that touches it leaves the claim undecided."
     )
     return _section("Claims", tables.verdicts(entries), rule) if entries else []
 

@@ -112,15 +112,15 @@ class Results:
                 self.values(model, metric, f"params.yaml: studies.{self.study}.published.{model}")
 
     def headline(self, model: str) -> str | None:
-        """What a model is judged by: accuracy, or macro F1 where the claims speak of that instead; else how well it
-        knows the items, or draws such; if it reconstructs, the error under the noise it was trained on.
+        """What a model is judged by: the first of these that it has, and those that claims speak of before others.
+        Accuracy, macro F1; how well it knows the items, or draws such; if it reconstructs, the error under the noise
+        it was trained on, or without noise.
         """
-        classifies = ("test.accuracy", "test.f1_macro")
-        right = next((metric for metric in classifies if metric in self.claimed), classifies[0])
         noise = self.models[model].get("recipe", {}).get("noise")
         trained = f"test.{noise['kind']}-{noise['level']:g}.mae" if noise else "test.mae"
-        ways = (right, "test.nll", "test.frechet", trained, "test.mae")
-        return next((metric for metric in ways if metric in self.metrics(model)), None)
+        ways = ("test.accuracy", "test.f1_macro", "test.nll", "test.nelbo", "test.frechet", trained, "test.mae")
+        known = [metric for metric in ways if metric in self.metrics(model)]
+        return next((metric for metric in known if metric in self.claimed), known[0] if known else None)
 
     def corruptions(self, name: str) -> list[str]:
         """The test corruptions that some model has the metric `name` for, by kind and level."""

@@ -150,9 +150,11 @@ def verdicts(entries: Iterable[dict[str, Any]]) -> str:
         metric = e["metric"]
         margin = with_unit(metric, e["margin"] or None, difference=True).lstrip("+")
         estimate = [with_unit(metric, e["estimate"], difference=True), interval(metric, e["ci95"], signed=True)]
-        claim = [e["id"], e["says"], e["row"] or MISSING, f"**{e['verdict']}**", f"{e['kind']}, {_code(metric)}"]
+        sides = ", ".join(number(metric, mean) for mean in e["compared"])
+        claim = [e["id"], e["says"], e["row"] or MISSING, f"**{e['verdict']}**", f"{e['kind']}, {_code(metric)}", sides]
         rows.append([*claim, *estimate, str(e["n"]), margin])
-    return table(["Claim", "Says", "Row", "Verdict", "Compares", "Estimate", "95 % interval", "n", "Margin"], rows)
+    columns = ["Claim", "Says", "Row", "Verdict", "Kind", "Compared", "Estimate", "95 % interval", "n", "Margin"]
+    return table(columns, rows)
 
 
 def measures(results: Results) -> str:

@@ -44,7 +44,10 @@ def main(study: str) -> None:
         for name, (kind, level) in params.noise.corruptions().items()
         if name in stored
     )
-    candidates = [Candidate(job, corruptions, entry.attacks) for job in jobs.of_study(params, study)]
+    candidates = [
+        Candidate(job, () if entry.models[job.model].trial_of else corruptions, entry.attacks)  # trials are many
+        for job in jobs.of_study(params, study)
+    ]
     size = len(candidates) * sum(file.stat().st_size for file in store.folder.iterdir())
     found = fan_out(judge, candidates, title=f"evaluate {study}", reads=size, **params.crew)
     by_model = {
