@@ -379,3 +379,31 @@ def test_what_was_compared_stands_in_the_order_in_which_a_claim_names_it():
         assert settle(found, **compare)["compared"] == pytest.approx(means)
     course = settle(results(curves=CURVE), metric="test.loss", of="a", **{"from": 10, "to": 30}, direction="falls")
     assert course["compared"] == pytest.approx([0.45, 0.45])
+
+
+@given(samples(), st.sampled_from([0.5, 2.0, 3.0]))
+def test_a_claim_of_so_many_times_is_one_about_multiplied_figures(sample, times):
+    a, b = sample
+    found, scaled = results([a, b]), results([a, [times * value for value in b]])
+    for way in ("higher", "lower"):
+        ours, theirs = settle(found, **{way: "a"}, than="b", times=times), settle(scaled, **{way: "a"}, than="b")
+        assert {k: ours[k] for k in ("estimate", "verdict", "compared")} == {
+            k: theirs[k] for k in ("estimate", "verdict", "compared")
+        }
+
+
+def test_times_multiply_what_a_claim_compares_with():
+    with pytest.raises(ValueError, match="give metric and one of"):
+        params.Compare(metric="test.accuracy", higher="a", bound=0.5, times=2)
+
+
+def test_claims_about_seconds_are_settled_apart_and_keep_their_places():
+    asked = [
+        params.Claim(says="It is so", compare=params.Compare(metric=metric, higher="a", than="b"))
+        for metric in ("time.train_s", "test.accuracy")
+    ]
+    assert [entry["id"] for entry in claims.settle(results(CLEAR), asked)] == ["study-2"]
+    found = results(CLEAR)
+    for model in found.models.values():
+        model["metrics"]["time.train_s"] = model["metrics"]["test.accuracy"]
+    assert [entry["id"] for entry in claims.settle(found, asked, timed=True)] == ["study-1"]

@@ -793,3 +793,35 @@ def test_the_page_of_times_shows_what_figures_cost(project):
     drawn = re.findall(r"!\[.*?\]\((zoo/\w+\.png)\)", page)
     assert drawn == ["zoo/models.png", "zoo/pruned.png"]
     assert all((path.parent / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
+
+
+# --- times
+
+
+def test_claims_about_seconds_stand_on_the_page_of_times_and_nowhere_else(project, undrawn, monkeypatch):
+    monkeypatch.setattr("atelier.report.costs.of_models", lambda *_: {})
+    seconds = {"softmax": (1.0, 1.1, 1.2), "mlp": (3.1, 3.0, 2.9)}
+    jobs = [
+        {"model": model, "seed": seed, "train_s": s, "epochs": 10}
+        for model, found in seconds.items()
+        for seed, s in enumerate(found)
+    ]
+    page = paths.timings("zoo")
+    timings.update(page, jobs, stages={"train": 9.0})
+    first = "says: A hidden layer beats the softmax classifier"
+    timed = "compare: {metric: time.epoch_s, higher: mlp, than: softmax, times: 2}"
+    claim = f"- says: A hidden layer takes twice the time or more\n        row: D0.2\n        {timed}"
+    edit_params(f"- {first}", f"{claim}\n      - {first}")
+    report.main("zoo")
+    assert "takes twice" not in (ZOO / "index.md").read_text() + (ZOO / "claims.json").read_text()
+    assert [e["id"] for e in files.read_json(ZOO / "claims.json")] == ["zoo-2", "zoo-3", "zoo-4", "zoo-5"]
+    (entry,) = files.read_json(page)["claims"]
+    expected = [(m - 2 * s) / 10 for m, s in zip(seconds["mlp"], seconds["softmax"], strict=True)]
+    assert entry["id"] == "zoo-1" and entry["estimate"] == pytest.approx(np.mean(expected))
+    assert entry["verdict"] == "holds" and entry["ci95"] == pytest.approx(
+        scipy.stats.t.interval(0.95, 2, np.mean(expected), scipy.stats.sem(expected))
+    )
+    line = "| zoo-1 | A hidden layer takes twice the time or more | D0.2 | **holds** |"
+    assert line in page.with_suffix(".md").read_text()
+    timings.update(page, jobs, stages={"train": 8.0})
+    assert "claims" not in files.read_json(page)  # they were about what was measured before

@@ -63,7 +63,7 @@ def _rising(values: tuple) -> tuple:
 
 
 OFF = (None, False, ())  # equal to 0 too
-_METRIC, _EXACT = r"(train|validation|test|gap|weights)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
+_METRIC, _EXACT = r"(train|validation|test|gap|weights|time)\.[a-z0-9_.-]+", "parameters|multiply_adds|bytes"
 T = TypeVar("T")
 Kind = Literal["gaussian", "masking", "salt-and-pepper"]
 Criterion = Literal[
@@ -412,14 +412,16 @@ class Compare(Strict):
     """What settles a claim: a metric and one of the forms below. `from` and `to` are epochs: start and end here.
 
     A pruned net is named by its model, criterion, schedule, recovery and level, as in mlp:taylor:one-shot:finetune:0.5.
-    bound: a number in the place of `than`. floor: a method that trains no net, as metrics.json names it (identity,
-    pca-32, ridge), in the place of `than`; floor_metric: its figure to compare with, if that is another than `metric`.
+    times: what the figure of `than` is multiplied by. bound: a number in the place of `than`. floor: a method that
+    trains no net, as metrics.json names it (identity, pca-32, ridge), in the place of `than`; floor_metric: its figure
+    to compare with, if that is another than `metric`.
     """
 
     metric: Metric
     higher: str | None = None
     lower: str | None = None
     than: str | None = None
+    times: Positive = 1.0
     bound: float | None = None
     floor: str | None = None
     floor_metric: Metric | None = None
@@ -433,6 +435,11 @@ class Compare(Strict):
     direction: Literal["rises", "falls"] | None = None
 
     @property
+    def timed(self) -> bool:
+        """Whether it compares seconds, on which no two runs agree: settled apart from all that can be proved again."""
+        return self.metric.startswith("time.")
+
+    @property
     def models(self) -> tuple[str, ...]:
         named = (self.higher, self.lower, self.than, *(self.equal or ()), *(self.over or ()), self.of)
         return tuple(model for model in named if model is not None)
@@ -442,9 +449,10 @@ class Compare(Strict):
         forms = ("higher than", "lower than", "higher bound", "lower bound", "higher floor", "lower floor")
         forms += ("equal margin", "over direction", "of from to direction")
         given = self.model_dump(by_alias=True, exclude_unset=True, exclude_none=True).keys() - {"metric"}
-        extra = {"margin", "epoch", "floor_metric"}
+        extra = {"margin", "epoch", "floor_metric", "times"}
         form = next((form for form in forms if given >= set(form.split()) >= given - extra), None)
-        lost = ("epoch" in given and "than" not in given) or ("floor_metric" in given and "floor" not in given)
+        needs = {"epoch": "than", "times": "than", "floor_metric": "floor"}
+        lost = any(key in given and needs[key] not in given for key in needs)
         if not form or lost:
             allowed = "; ".join(form.replace(" ", " + ") for form in forms)
             raise ValueError(f" has {', '.join(sorted(given)) or 'no models'}; give metric and one of: {allowed}")

@@ -1,7 +1,8 @@
 """Durations of a study, and pages of them: committed, but no output of any stage, because no two runs agree on them."""
 
+import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,14 @@ from atelier import files, stats
 from atelier.fanout import cores
 
 if TYPE_CHECKING:
+    from atelier.params import Claim
     from atelier.report.results import Results
+
+RULE = (
+    "Compared: means, in the order in which the claim names them, the second multiplied where the claim says how many "
+    "times. An estimate is positive where it speaks for its claim. Intervals are of differences paired by seed, though "
+    "jobs of one seed share nothing but that: they tell of the machine's unrest too."
+)
 
 
 def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
@@ -21,6 +29,7 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     jobs: all of the study's, so that one that is gone leaves the file too; or none, to keep those there.
     """
     known = files.read_json(path) if path.exists() else {}
+    known.pop("claims", None)  # about what was known before; the report settles them
     before = {(job["model"], job["seed"]): job for job in known.get("jobs", [])}
     merged = {(job["model"], job["seed"]): before.get((job["model"], job["seed"]), {}) | job for job in jobs} or before
     stages = known.get("stages", {}) | fields.pop("stages", {})
@@ -33,15 +42,39 @@ def update(path: Path, jobs: list[dict[str, Any]], **fields: Any) -> None:
     files.write_text(path.parent / "index.md", page(path.parent))
 
 
-def draw(path: Path, results: "Results") -> None:
-    """Draw what the study's figures cost in time, as the file has it, and write its page again."""
-    from atelier.report import costs, drawing
+def settle(path: Path, results: "Results", claimed: Sequence["Claim"]) -> None:
+    """Settle the claims about seconds, draw what the study's figures cost in time, and write its page again.
+
+    The metrics of such claims, each job's: time.train_s, time.epoch_s and time.inference_s_per_1000, in seconds.
+    """
+    from atelier.report import claims, costs, drawing
 
     if path.exists():
         entry = files.read_json(path)
+        entry.pop("claims", None)
+        if settled := claims.settle(_of_times(results, entry["jobs"]), claimed, timed=True):
+            entry["claims"] = settled
+        files.write_json(path, entry)
         plans = costs.of_models(results, entry["jobs"]) | costs.of_pruned(results, entry.get("latency", []))
         pictures = drawing.save(plans, path.with_suffix("")) if plans else {}
         files.write_text(path.with_suffix(".md"), of_one(path.stem, entry, pictures))
+
+
+def _of_times(results: "Results", jobs: list[dict[str, Any]]) -> "Results":
+    """The results with seconds in the place of figures."""
+    times: dict[str, dict[int, dict[str, float]]] = {model: {} for model in results.models}
+    for job in jobs:
+        if job["model"] in times:
+            found = {f"time.{key}": job[key] for key in ("train_s", "inference_s_per_1000") if job.get(key)}
+            if job.get("train_s") and job.get("epochs"):
+                found["time.epoch_s"] = job["train_s"] / job["epochs"]
+            times[job["model"]][job["seed"]] = found
+    models = {}
+    for model, by_seed in times.items():
+        names = sorted({name for found in by_seed.values() for name in found})
+        values = {name: [by_seed.get(seed, {}).get(name) for seed in results.seeds] for name in names}
+        models[model] = {"metrics": {name: stats.summary(found) for name, found in values.items()}, "exact": {}}
+    return dataclasses.replace(results, models=models)
 
 
 def of_one(name: str, entry: dict[str, Any], pictures: Mapping[str, str]) -> str:
@@ -68,7 +101,8 @@ def of_one(name: str, entry: dict[str, Any], pictures: Mapping[str, str]) -> str
     where = f"[The page](../studies/{name}/index.md); [the numbers]({name}.json); [all studies](index.md)."
     drawn = [f"![{caption}]({name}/{file})\n\n*{caption}*" for file, caption in pictures.items()]
     latency = costs.latency(entry.get("latency", []))
-    sections = [f"# How long {name} took", about, entry.get("note", ""), table, *drawn, latency, where]
+    settled = [f"## Claims about time\n\n{tables.verdicts(entry['claims'])}\n\n{RULE}"] if entry.get("claims") else []
+    sections = [f"# How long {name} took", about, entry.get("note", ""), table, *settled, *drawn, latency, where]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 

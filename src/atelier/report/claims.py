@@ -17,13 +17,15 @@ from atelier.report.results import Results, Values
 HOLDS, UNDECIDED, FAILS = "holds", "undecided", "does not hold"
 
 
-def settle(results: Results, claims: Sequence[params.Claim]) -> list[dict[str, Any]]:
-    """One entry of claims.json per claim, in order.
+def settle(results: Results, claims: Sequence[params.Claim], timed: bool = False) -> list[dict[str, Any]]:
+    """One entry of claims.json per claim, in order; `timed`: of those about seconds, which are not in claims.json.
 
     Raises AtelierError for a metric that a model lacks, an epoch that was not evaluated, or an id that stands twice.
     """
     entries = []
     for index, claim in enumerate(claims):
+        if claim.compare.timed != timed:
+            continue
         where = f"params.yaml: studies.{results.study}.claims.{index}"
         entry = _settle_one(results, claim, f"{where}.compare")
         entry["id"] = claim.id or f"{results.study}-{index + 1}"
@@ -88,7 +90,7 @@ def _estimate(results: Results, compare: params.Compare, where: str) -> tuple[st
         return "at-epoch", _turned(_minus(*sides[::-1]), compare.direction), sides
     sides = [values(compare.higher or compare.lower, compare.epoch)]
     if compare.than:
-        sides.append(values(compare.than, compare.epoch))
+        sides.append([v if v is None else compare.times * v for v in values(compare.than, compare.epoch)])
     elif compare.floor:
         floor = results.floor(compare.floor, compare.floor_metric or compare.metric, where)
         sides.append([floor] * len(sides[0]))

@@ -30,7 +30,7 @@ def draw(results: Results, study: params.Study, folder: Path) -> dict[str, str]:
 
 def of_experiment(results: Results, entry: params.Experiment) -> Plans:
     """The figures that claims compare, or without claims all of them, model by model; and trends."""
-    claimed = [claim.compare.metric for claim in entry.claims if not claim.compare.over]
+    claimed = [c.compare.metric for c in entry.claims if not c.compare.over and not c.compare.timed]
     every = [metric for model in results.models for metric in results.metrics(model)]
     shown = list(dict.fromkeys(claimed or every))
     caption = "What the claims compare: mean and 95 % interval over seeds; dots: single seeds."
@@ -174,7 +174,7 @@ def _trend_panels(claims: Sequence[params.Claim]) -> dict[tuple[str, tuple[str, 
     """
     panels: dict[tuple[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = {}
     for compare in (claim.compare for claim in claims):
-        if compare.over:
+        if compare.over and not compare.timed:
             split = [re.fullmatch(r"(.*?)-?(\d+(?:\.\d+)?)", model) for model in compare.over]
             stems = {found[1] if found else None for found in split}
             numbered = len(stems) == 1 and None not in stems

@@ -32,7 +32,6 @@ def page(
 ) -> str:
     """index.md. `pictures` is file name -> caption under figures/; `examples`: whether evaluate drew examples.png."""
     name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
-    cost = f"Seconds differ from run to run, so they are kept apart: [training and inference times]({_times(results)})."
     sections = [
         f"# {study.asks}",
         f"**Answer.** {answer(entries)}",
@@ -56,7 +55,7 @@ def page(
         *_pruning(results, pictures),
         *_section("Recipe", tables.recipe(results)),
         *_again(name),
-        *_section("Cost", cost),
+        *_cost(results),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -77,7 +76,7 @@ def experiment(
         _picture("headline.png", pictures),
         _picture("trends.png", pictures),
         about["text"],
-        *_section("Cost", f"Seconds differ from run to run, so they are kept apart: [times]({_times(results)})."),
+        *_cost(results),
         *_again(name),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -117,6 +116,11 @@ def _again(name: str) -> list[str]:
     up_to_date = f"make study STUDY={name}     # brings everything up to date"
     proof = f"make verify STUDY={name}    # proves it: runs all of it again and compares the bytes"
     return _section("Run it again", f"```\n{up_to_date}\n{proof}\n```")
+
+
+def _cost(results: Results) -> list[str]:
+    apart = "Seconds differ from run to run, so they and the claims about them are kept apart"
+    return _section("Cost", f"{apart}: [times]({_times(results)}).")
 
 
 def _picture(file: str, pictures: dict[str, str], folder: str = "figures") -> str:

@@ -24,4 +24,4 @@ def main(name: str) -> None:
         about = files.read_json(folder / "measured" / "about.json")
         text = page.experiment(found, entry, settled, pictures, about)
     files.write_text(folder / "index.md", text)
-    timings.draw(paths.timings(name), found)
+    timings.settle(paths.timings(name), found, entry.claims)
