@@ -1,7 +1,10 @@
 """A small prepared data set in a project folder of its own, laid out as add_noise would have left it."""
 
+import os
 import shutil
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes test side by side: more threads would wait for each other
 
 import numpy as np
 import pytest

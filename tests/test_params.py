@@ -68,7 +68,7 @@ studies:
 Document = dict[str, Any]
 
 
-DELETED = object()
+DELETED = ...  # a key that is not there
 
 
 def text(old: str, new: str) -> str:
