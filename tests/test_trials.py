@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 from conftest import write_params
@@ -9,7 +10,7 @@ from conftest import write_params
 from atelier import strict, trials
 from atelier.errors import AtelierError
 from atelier.params import load
-from atelier.report import tables
+from atelier.report import page, tables
 from atelier.report.results import Results
 
 NET = {
@@ -134,3 +135,6 @@ def test_the_best_on_validation_items_is_chosen_whatever_test_says():
         "| a | 4 | `validation.accuracy` | 80.00 to 85.00 % | a-02 | 85.00 % | 70.00 % |"
     ]
     assert tables.trials(found, {}) == ""
+    told = page._choice(found, SimpleNamespace(trials={"a": list(models)}))
+    assert told == "Validation items decide: of 3 trials of a they choose a-02 (validation.accuracy 85.00 %)."
+    assert "no claim" in page._choice(found, SimpleNamespace(trials={}))

@@ -34,7 +34,7 @@ def page(
     name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
     sections = [
         f"# {study.asks}",
-        f"**Answer.** {answer(entries)}",
+        f"**Answer.** {answer(entries) if entries else _choice(results, study)}",
         study.note or "",
         f"Study `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
         tables.main(results, study.published),
@@ -80,6 +80,13 @@ def experiment(
         *_again(name),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _choice(results: Results, study: Study) -> str:
+    """The answer of a study without claims: what validation items choose, if it has trials."""
+    found = tables.chosen(results, study.trials)
+    told = [f"of {len(c.values)} trials of {c.name} they choose {c.best} ({c.judged} {c.figure})" for c in found]
+    return f"Validation items decide: {'; '.join(told)}." if told else answer(())
 
 
 def answer(entries: Entries) -> str:

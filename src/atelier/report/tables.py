@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from atelier.report.results import CONTROLS, Results, higher_is_better, parts
 
@@ -301,21 +301,40 @@ def recipe(results: Results) -> str:
     return head + table(["Model", "Family", "Settings", "Recipe of its own", "Epochs run"], rows)
 
 
-def trials(results: Results, tried: Mapping[str, Sequence[str]]) -> str:
+class Chosen(NamedTuple):
+    """Of what was tried, under `name`, in so many models: the best by the metric `judged`, and all values of that."""
+
+    name: str
+    best: str
+    judged: str
+    values: dict[str, float]
+
+    @property
+    def figure(self) -> str:
+        return with_unit(self.judged, self.values[self.best])
+
+
+def chosen(results: Results, tried: Mapping[str, Sequence[str]]) -> list[Chosen]:
     """Of each model's trials the one with the best mean on validation items, the first of equals."""
-    rows = []
+    found = []
     for name, models in tried.items():
-        tested = results.headline(models[0]) or ""
-        judged = f"validation.{parts(tested)[2]}"
+        judged = f"validation.{parts(results.headline(models[0]) or '')[2]}"
         values = {model: (results.summary(model, judged) or {}).get("mean") for model in models}
         known = {model: value for model, value in values.items() if value is not None}
-        if not known:
-            continue
-        best = (max if higher_is_better(judged) else min)(known, key=known.__getitem__)
-        found = f"{number(judged, min(known.values()))} to {with_unit(judged, max(known.values()))}"
+        if known:
+            best = (max if higher_is_better(judged) else min)(known, key=known.__getitem__)
+            found.append(Chosen(name, best, judged, known))
+    return found
+
+
+def trials(results: Results, tried: Mapping[str, Sequence[str]]) -> str:
+    """Which trials were chosen, among which figures, and what they reach on test items."""
+    rows = []
+    for name, best, judged, values in chosen(results, tried):
+        tested = results.headline(best) or ""
+        found = f"{number(judged, min(values.values()))} to {with_unit(judged, max(values.values()))}"
         on_test = spread_with_unit(tested, results.summary(best, tested))
-        chosen = [best, with_unit(judged, known[best]), on_test]
-        rows.append([name, str(len(models)), _code(judged), found, *chosen])
+        rows.append([name, str(len(tried[name])), _code(judged), found, best, with_unit(judged, values[best]), on_test])
     columns = ["Model", "Trials", "Judged by", "Found", "Chosen", "Its figure", "On test items"]
     return table(columns, rows) if rows else ""
 
