@@ -20,7 +20,7 @@ from PIL import Image
 
 from atelier import files, params, paths, stats, summary, timings
 from atelier.errors import AtelierError
-from atelier.report import figures, results, tables
+from atelier.report import costs, figures, results, tables
 from atelier.stages import catalogue, report
 
 ZOO = Path("reports/studies/zoo")
@@ -793,6 +793,13 @@ def test_the_page_of_times_shows_what_figures_cost(project):
     drawn = re.findall(r"!\[.*?\]\((zoo/\w+\.png)\)", page)
     assert drawn == ["zoo/models.png", "zoo/pruned.png"]
     assert all((path.parent / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
+    same = {
+        model: entry | {"exact": {"parameters": 9}}
+        for model, entry in files.read_json(ZOO / "metrics.json")["models"].items()
+    }
+    found = results.read(ZOO, "zoo", params.load(families=False).entry("zoo"))
+    found.models.update({model: same[model] for model in found.models})
+    assert costs.of_models(found, jobs) == {}  # seconds and sizes are the same for all
 
 
 # --- times

@@ -8,6 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from atelier import __main__ as command_line
+from atelier import params
+from atelier.report import results, tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -70,3 +72,17 @@ def test_the_compute_lock_is_part_of_the_whole_lock_and_installed(package):
 def test_a_library_is_imported_in_its_one_place(library, home):
     users = [file.name for file in SOURCES if re.search(rf"^\s*(import|from) {library}\b", file.read_text(), re.M)]
     assert set(users) <= {home}
+
+
+def test_the_league_trains_what_validation_items_chose():
+    """Settings and rates of each model are those of the trial that the study league-trials-<model> chose."""
+    known = params.load(ROOT / "params.yaml", families=False)
+    league = known.study("league")
+    for name, model in league.models.items():
+        study = f"league-trials-{name.split("-")[0]}"
+        found = results.read(ROOT / "reports/studies" / study, study, known.study(study))
+        ((_, best, *_),) = tables.chosen(found, known.study(study).trials)
+        trial = known.study(study)
+        assert model.settings == trial.models[best].settings, name
+        for key in ("lr", "batch", "label_smoothing", "weight_decay", "optimizer", "schedule", "augment", "clip"):
+            assert getattr(league.recipe(name), key) == getattr(trial.recipe(best), key), (name, key)

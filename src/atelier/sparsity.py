@@ -5,7 +5,8 @@ All that is held is read from the weights when an epoch begins, so that training
 - hold values: what is equal within a tensor stays equal; the members of a group share the sum of their gradients
   (Han et al. 2016, section 3.3).
 - group_lasso: the weights that read a node are one group; each step ends with the proximal step of
-  rate * sqrt(size of the group) * its length (Yuan and Lin 2006; for nets Wen et al. 2016), which gives exact zeros.
+  rate * sqrt(size of the group) * its length (Yuan and Lin 2006; for nets Wen et al. 2016), which gives exact zeros
+  with sgd and momentum; steps of rmsprop and adam are as large for small gradients, and groups hover near zero.
 - thin: more and more of the nodes, or weights, fall silent, the share 1 - (1 - t)^3 of those that go at the share t of
   the time until all have (Zhu and Gupta 2018, equation 1).
 """

@@ -56,7 +56,7 @@ def settle(path: Path, results: "Results", claimed: Sequence["Claim"]) -> None:
             entry["claims"] = settled
         files.write_json(path, entry)
         plans = costs.of_models(results, entry["jobs"]) | costs.of_pruned(results, entry.get("latency", []))
-        pictures = drawing.save(plans, path.with_suffix("")) if plans else {}
+        pictures = drawing.save(plans, path.with_suffix("")) if plans or path.with_suffix("").is_dir() else {}
         files.write_text(path.with_suffix(".md"), of_one(path.stem, entry, pictures))
 
 

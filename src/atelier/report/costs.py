@@ -55,7 +55,9 @@ def _items(batch: int) -> str:
 
 
 def of_models(results: Results, jobs: Sequence[dict[str, Any]]) -> Plans:
-    """The models of a study by what training, storing and asking them costs, where all of that is known."""
+    """The models of a study by what training, storing and asking them costs, where all of that is known; a cost that is
+    the same for all is not shown.
+    """
     metric = next((results.headline(model) for model in results.models), None)
     nets = []
     for model in results.with_metric(metric) if metric else ():
@@ -68,8 +70,10 @@ def of_models(results: Results, jobs: Sequence[dict[str, Any]]) -> Plans:
         figure = results.summary(model, metric)["mean"]
         if None not in (figure, *costs.values()):
             nets.append(Net(model, "", figure, costs))
+    differs = [name for name in (nets[0].costs if nets else ()) if len({net.costs[name] for net in nets}) > 1]
+    nets = [net._replace(costs={name: net.costs[name] for name in differs}) for net in nets]
     caption = "Test figure against what a model costs, means over seeds; the line: models that no other beats in both."
-    return {"models.png": (caption, lambda: draw(nets, metric))} if len(nets) > 2 else {}
+    return {"models.png": (caption, lambda: draw(nets, metric))} if len(nets) > 2 and differs else {}
 
 
 def _mean(values: Sequence[float | None], scale: float) -> float | None:
