@@ -79,7 +79,7 @@ def test_the_league_trains_what_validation_items_chose():
     known = params.load(ROOT / "params.yaml", families=False)
     league = known.study("league")
     for name, model in league.models.items():
-        study = f"league-trials-{name.split("-")[0]}"
+        study = "league-trials-" + name.partition("-")[0]
         found = results.read(ROOT / "reports/studies" / study, study, known.study(study))
         ((_, best, *_),) = tables.chosen(found, known.study(study).trials)
         trial = known.study(study)

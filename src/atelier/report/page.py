@@ -20,7 +20,7 @@ VERBS = {
     settling.UNDECIDED: ("is undecided", "are undecided"),
 }
 Entries = Sequence[dict[str, Any]]
-MANY = 8  # claims, beyond which an answer counts those that hold
+MANY = 8  # claims, beyond which an answer counts them
 
 
 def page(
@@ -90,7 +90,7 @@ def _choice(results: Results, study: Study) -> str:
 
 
 def answer(entries: Entries) -> str:
-    """One sentence made from the verdicts alone. Where there are many, those that hold are counted and not quoted."""
+    """One sentence made from the verdicts alone. Where there are many, only those that do not hold are quoted."""
     if not entries:
         return "This study makes no claim, so there is no verdict; its figures are below."
     told = []
@@ -100,7 +100,7 @@ def answer(entries: Entries) -> str:
         said = " and ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
         if len(entries) > MANY:
             counted = f"{len(found)} of {len(entries)} claims {singular if len(found) == 1 else plural}"
-            told += [counted + (f": {said}" if verdict != settling.HOLDS else "")] if found else []
+            told += [counted + (f": {said}" if verdict == settling.FAILS else "")] if found else []
         elif found:
             told.append(f"{said} {singular if len(found) == 1 else plural}")
     return "; ".join(told) + "."
