@@ -80,9 +80,9 @@ def test_the_league_trains_what_validation_items_chose():
     league = known.study("league")
     for name, model in league.models.items():
         study = "league-trials-" + name.partition("-")[0]
-        found = results.read(ROOT / "reports/studies" / study, study, known.study(study))
-        ((_, best, *_),) = tables.chosen(found, known.study(study).trials)
         trial = known.study(study)
+        found = results.read(ROOT / "reports/studies" / study, study, trial)
+        ((_, best, *_),) = tables.chosen(found, trial.trials)
         assert model.settings == trial.models[best].settings, name
         for key in ("lr", "batch", "label_smoothing", "weight_decay", "optimizer", "schedule", "augment", "clip"):
             assert getattr(league.recipe(name), key) == getattr(trial.recipe(best), key), (name, key)
