@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DRAWS, AT_ONCE, ITEMS = 200, 40, 50  # of the bound: draws for each item; draws and items that are held at once
 ACTIVE = 0.01  # a unit is active if its locations vary by more (Burda et al. 2016, 5.2)
 PAIRS, KNOWN, SHOWN = 500, 10_000, 1_000  # midways and draws looked at; training items they are near to; codes drawn
-STEPS, LINES = 10, 7  # of an interpolation, and the grid of codes
+STEPS, LINES = 10, 5  # of an interpolation, and the grid of codes
 EDGE = 0.02  # share of the prior beyond the grid's border, on each side
 
 
