@@ -18,7 +18,7 @@ import torch
 from conftest import CLASSES, RECIPE, SHAPE, contents, write_params
 from filelock import FileLock
 
-from atelier import checkpoint, code, families, files, jobs, paths
+from atelier import checkpoint, code, families, fanout, files, jobs, paths
 from atelier.errors import AtelierError
 from atelier.params import Compute, Recipe, TrainNoise, load
 from atelier.stages import train
@@ -380,6 +380,20 @@ def test_a_job_of_two_trainings_goes_on_where_it_was(staged, last, epoch, monkey
         ran
         == {(False, 2): [3, 4, 0, 1, 2, 3], (False, 4): [0, 1, 2, 3], (True, 1): [2, 3], (True, 2): [3]}[last, epoch]
     )
+
+
+def test_long_jobs_are_handed_out_first(project, monkeypatch):
+    """By the seconds of the last time; those without are ahead of all, and among themselves go by epochs."""
+    epochs = {"brief": 1, "usual": 3, "slow": 2, "new": 4, "longest": 9}
+    write_params(project, {name: FOUR_EPOCHS["net"] | {"train": {"epochs": n}} for name, n in epochs.items()})
+    took = {"brief": 3.0, "usual": 20.0, "slow": 500.0}
+    known = [{"model": name, "seed": 0, "train_s": seconds} for name, seconds in took.items()]
+    files.write_json(paths.timings("tiny"), {"jobs": [*known, {"model": "gone", "seed": 0, "epochs": 1}]})
+    handed_out: list[str] = []
+    monkeypatch.setattr(fanout, "fan_out", lambda call, work, **_: [bool(handed_out.append(j.model)) for j in work])
+    params = load()
+    jobs.train_all(jobs.of_study(params, "tiny"), params, "train tiny")
+    assert handed_out == ["longest", "new", "slow", "usual", "brief"]
 
 
 # ---- stopping and going on

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -110,6 +111,8 @@ def _here(tasks: Iterable[tuple], workers: int, threads: int) -> Iterator[Outcom
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
+    # After a job that took much memory the worker gives way to a new one, which goes on with the next job.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     with parallel_config(backend="loky", inner_max_num_threads=threads):
         # One job at a time is handed out, so that long and short jobs even out.
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)

@@ -127,7 +127,21 @@ def train_all(jobs: list[Job], params: Params, title: str) -> int:
             f"{title}: {len(distinct) - len(waiting)} of {len(distinct)} jobs reused, {len(waiting)} to train",
             flush=True,
         )
-    return sum(fan_out(train, waiting, title=title, progress=progress, **params.crew))
+    return sum(fan_out(train, _longest_first(waiting), title=title, progress=progress, **params.crew))
+
+
+def _longest_first(jobs: list[Job]) -> list[Job]:
+    """By what the jobs of trained studies took the last time, then by epochs: none of the long ones ends alone."""
+    took: dict[tuple, float] = {}
+    for study in {job.study for job in jobs}:
+        if paths.timings(study).exists():
+            for known in files.read_json(paths.timings(study))["jobs"]:
+                took[study, known["model"], known["seed"], ""] = known.get("train_s") or 0.0
+
+    def work(job: Job) -> tuple[float, int]:
+        return took.get((job.study, job.model, job.seed, job.label), math.inf), job.recipe.epochs
+
+    return sorted(jobs, key=work, reverse=True)
 
 
 def progress(job: Job) -> tuple[int, int] | None:

@@ -84,7 +84,9 @@ def check(entry: Study, dense: list[jobs.Job]) -> None:
 
 
 def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> tuple[list[Point], int, int]:
-    """Round by round: cut, then train what recovers the cut nets side by side; cut nets go into folders in `waiting`.
+    """Round by round: cut, then fine-tune the cut nets, from which later cuts go on; then train all else side by side.
+
+    Cut nets go into folders in `waiting`.
 
     Gives the points, how many jobs were trained and not reused, and how many distinct jobs there are.
     """
@@ -106,13 +108,14 @@ def prune(params: Params, study: str, dense: list[jobs.Job], waiting: Path) -> t
         cuts = _thinned(entry, cuts, crew)
         settings = fan_out(carry_out, cuts, title=f"cut {study}", **params.crew)
         new = [(cut, point) for cut, s in zip(cuts, settings, strict=True) for point in recover.points(entry, cut, s)]
-        crew.train(point.job for _, point in new if point.job)
+        crew.train(point.job for _, point in new if point.job and point.recovery == "finetune")
         points += [point for _, point in new if point.recovery in asked.recoveries]
         tuned = {
             (p.dense, p.criterion, p.schedule, p.level): replace(cut.net, folder=p.folder)
             for cut, p in new
             if p.recovery == "finetune"
         }
+    crew.train(point.job for point in points if point.job)
     return points, crew.trained, len(crew.keys)
 
 
