@@ -179,6 +179,21 @@ def test_of_many_jobs_a_line_is_printed_now_and_then_and_every_failure(monkeypat
     assert shown == ["square 1/9 task 5", *failed, "square 9/9 task 9"]
 
 
+def test_long_jobs_say_how_far_they_are_before_the_first_ends(monkeypatch, capsys):
+    monkeypatch.setattr(fanout, "SECONDS_OF_SILENCE", 0.01)
+    said: list[str] = []
+
+    def until_a_line(_: int) -> None:
+        deadline = time.monotonic() + 60
+        while not said and time.monotonic() < deadline:
+            said.extend(capsys.readouterr().out.splitlines())
+            time.sleep(0.01)
+
+    far = {4: (3, 7), 5: None, 6: (0, 7)}  # 5 does not say
+    fan_out(until_a_line, list(far), workers=1, threads=1, title="sleep", progress=far.get)
+    assert said[0] == "sleep 0/3, so far: 4 3/7, 6 0/7"
+
+
 @pytest.mark.parametrize(
     "workers, threads, jobs, expected",
     [(8, 1, 9, 4), (8, 2, 9, 2), (3, 1, 9, 3), (8, 1, 2, 2), (2, 3, 9, 1), (2, 9, 9, 1)],

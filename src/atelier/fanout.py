@@ -13,7 +13,8 @@ from atelier import cpu
 from atelier.errors import AtelierError
 
 Progress = tuple[int, int]  # done, of
-SECONDS_BETWEEN_LINES = 2.0  # where there is no terminal to draw bars on
+SECONDS_BETWEEN_LINES = 2.0  # at least, where there is no terminal to draw bars on
+SECONDS_OF_SILENCE = 60.0  # at most, while jobs say how far they are
 WORTH_SHARING = 50e6  # bytes: jobs that read fewer take less time than processes that have to import torch first
 
 
@@ -144,7 +145,7 @@ def _end_with(parent: int) -> None:
 
 
 class _Display:
-    """A bar for all jobs and one for each running job on a terminal; elsewhere a line now and then."""
+    """A bar for all jobs and one for each running job on a terminal; elsewhere a line as jobs end, or each minute."""
 
     def __init__(self, title: str, jobs: Sequence[Any], progress: Callable[[Any], Progress | None]) -> None:
         from rich.console import Console
@@ -165,14 +166,14 @@ class _Display:
         if self.bars:
             self.bars.start()
             self.all = self.bars.add_task(self.title, total=self.count)
-            self.thread = threading.Thread(target=self._refresh, daemon=True)
-            self.thread.start()
+        self.thread = threading.Thread(target=self._refresh if self.bars else self._break_silence, daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
+        self.thread.join()
         if self.bars:
-            self.thread.join()
             self.bars.stop()
 
     def ended(self, job: Any, failure: str | None, trace: str) -> None:
@@ -200,3 +201,11 @@ class _Display:
                         if str(job) not in self.tasks:
                             self.tasks[str(job)] = self.bars.add_task(f"  {job}", total=done[1])
                         self.bars.update(self.tasks[str(job)], completed=done[0], total=done[1])
+
+    def _break_silence(self) -> None:
+        while not self.stop.wait(SECONDS_OF_SILENCE):
+            with self.lock:
+                jobs = list(self.waiting)
+            running = [f"{job} {done[0]}/{done[1]}" for job in jobs if (done := self.progress(job))]
+            if running and time.monotonic() - self.printed > SECONDS_OF_SILENCE / 2:
+                print(f"{self.title} {self.ended_count}/{self.count}, so far: {', '.join(running)}", flush=True)
