@@ -74,15 +74,27 @@ def test_a_library_is_imported_in_its_one_place(library, home):
     assert set(users) <= {home}
 
 
+RECIPE = ("lr", "batch", "label_smoothing", "weight_decay", "optimizer", "schedule", "augment", "clip")
+
+
+def chosen_on_validation(study: str) -> dict[str, tuple[dict, params.Recipe]]:
+    """Settings and recipe of the trial that each model's validation items chose."""
+    trial = params.load(ROOT / "params.yaml", families=False).study(study)
+    found = results.read(ROOT / "reports/studies" / study, study, trial)
+    return {
+        name: (trial.models[best].settings, trial.recipe(best)) for name, best, *_ in tables.chosen(found, trial.trials)
+    }
+
+
 def test_the_league_trains_what_validation_items_chose():
-    """Settings and rates of each model are those of the trial that the study league-trials-<model> chose."""
-    known = params.load(ROOT / "params.yaml", families=False)
-    league = known.study("league")
+    """Settings and rates of each model as league-trials-<model> chose them, for as long as league-length did."""
+    league = params.load(ROOT / "params.yaml", families=False).study("league")
+    lengths = chosen_on_validation("league-length")
+    assert set(lengths) == {"dense", "lenet"}
     for name, model in league.models.items():
-        study = "league-trials-" + name.partition("-")[0]
-        trial = known.study(study)
-        found = results.read(ROOT / "reports/studies" / study, study, trial)
-        ((_, best, *_),) = tables.chosen(found, trial.trials)
-        assert model.settings == trial.models[best].settings, name
-        for key in ("lr", "batch", "label_smoothing", "weight_decay", "optimizer", "schedule", "augment", "clip"):
-            assert getattr(league.recipe(name), key) == getattr(trial.recipe(best), key), (name, key)
+        (chosen,) = chosen_on_validation("league-trials-" + name.partition("-")[0]).values()
+        recipe = league.recipe(name)
+        for settings, tried in (chosen, lengths.get(name, chosen)):
+            assert model.settings == settings, name
+            assert [getattr(recipe, key) for key in RECIPE] == [getattr(tried, key) for key in RECIPE], name
+        assert name not in lengths or recipe.epochs == lengths[name][1].epochs
