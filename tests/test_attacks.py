@@ -374,7 +374,7 @@ def attacked_study(project, **changes) -> None:
     own = {"epsilon": 0.2, "steps": 4, "restarts": 2, "items": 40, "curve": [0.1, 0.2], "transfer": ["plain"]}
     study = content["studies"]["tiny"]
     study["attacks"] = own | changes
-    above = {"metric": "test.under_pgd", "higher": "hard", "floor": "nearly-none"}
+    above = {"metric": "test.under_pgd", "higher": "hard", "bound": 0.05}
     study["claims"] = [{"says": "It withstands", "compare": above}]
     with open(project / "params.yaml", "w") as file:
         YAML().dump(content, file)

@@ -26,12 +26,6 @@ QUERIES = 300  # of the random search
 FAR = 0.5  # within which every image can be made grey, so that nothing is left to go by
 LADDER = (1, 2, 5, 10, 20)  # steps of PGD, below those of the study
 MORE = 4  # times the study's steps, and its restarts: what do they add?
-FLOORS = {
-    "seventy-percent": {"test.under_pgd": 0.70},
-    "nearly-none": {"test.under_pgd": 0.05},
-    "one-percent": {"test.far": 0.01, "test.steps_left": 0.01, "test.restarts_left": 0.01},
-    "half-a-percent": {"test.steps_rise": 0.005, "test.squares_gain": 0.005, "test.transfer_gain": 0.005},
-}
 
 
 @dataclass(frozen=True)

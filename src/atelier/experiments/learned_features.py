@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from atelier.data.items import Items
     from atelier.params import Recipe
 
-FLOORS = {"no-gain": {"test.edges_gain": 0.0}}
 PLAN = ("conv 16 7", "pool 2", "conv 32 3", "pool 2", "dense 64")  # kernels large enough to look at
 HIDDEN = (128,)
 RECIPES: dict[str, dict[str, Any]] = {

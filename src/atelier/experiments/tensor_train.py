@@ -15,7 +15,6 @@ from atelier.report.drawing import COLOURS, Plans, grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FLOORS = {"hundred": {"test.factor": 100.0}, "seven": {"test.smaller": 7.0}}
 # The first dense layer of VGG-16 as Novikov et al. (2015) divide it, and what that net has in all.
 ROWS, COLUMNS, VGG = (4, 4, 4, 4, 4, 4), (2, 7, 8, 8, 7, 4), 138_357_544
 

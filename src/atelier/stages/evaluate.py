@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,6 @@ def main(study: str) -> None:
     limits = fan_out(simple, widths, title=f"floors {study}", reads=size, **params.crew)
     families = sorted({model.family for model in entry.models.values()} & set(assess.names()))
     limits += fan_out(partial(assess.floors, store=store), families, title=f"floors {study}", reads=size, **params.crew)
-    limits += [_robustness().FLOORS] if entry.attacks else []
     write_metrics(params, study, by_model, {name: figures for limit in limits for name, figures in limit.items()})
     write_curves(study, by_model)
     write_confusion(study, by_model, store.classes)
@@ -110,12 +108,8 @@ def judge(candidate: Candidate) -> dict[str, Any]:
 def _under_attack(candidate: Candidate, model: Any, store: Store) -> assess.Assessment:
     job, how = candidate.job, candidate.attacks
     others = [checkpoint.load(paths.model(job.study, m, job.seed))[0] for m in how.transfer if m != job.model]
-    return _robustness().judge(model, store, job.seed, how, job.recipe.hold_out, others)
-
-
-def _robustness() -> ModuleType:
-    """By name, so that only studies that are attacked depend on that code (see code.py)."""
-    return importlib.import_module("atelier.robustness")
+    robustness = importlib.import_module("atelier.robustness")  # by name: other studies do not depend on it (code.py)
+    return robustness.judge(model, store, job.seed, how, job.recipe.hold_out, others)
 
 
 def write_metrics(params: Params, study: str, by_model: dict[str, list[dict]], floors: dict[str, Any]) -> None:
