@@ -813,6 +813,13 @@ def test_the_page_of_times_shows_what_figures_cost(project):
     assert costs.of_models(found, jobs) == {}  # seconds and sizes are the same for all
 
 
+@pytest.mark.parametrize("group, markers", [("mlp", [".", "*"]), ("", [".", "."])])
+def test_the_star_is_the_net_before_pruning_and_no_model_of_that_name(group, markers):
+    nets = [costs.Net(label, group, figure, {"parameters": 9.0}) for label, figure in (("taylor", 0.8), ("dense", 0.9))]
+    figure = costs.draw(nets, "test.accuracy")
+    assert [line.get_marker() for line in figure.axes[0].lines if line.get_linestyle() == "None"] == markers
+
+
 # --- times
 
 

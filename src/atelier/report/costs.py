@@ -137,7 +137,8 @@ def draw(nets: Sequence[Net], metric: str) -> "Figure":
         for group, colour in zip(groups, itertools.cycle(COLOURS)):
             own = [(net.costs[name], scale * net.figure, net.label) for net in nets if net.group == group]
             for x, y, label in own:
-                axes.plot(x, y, "*" if label == DENSE else ".", color=colour, markersize=9 if label == DENSE else 6)
+                whole = group and label == DENSE  # labels without a group are names of models
+                axes.plot(x, y, "*" if whole else ".", color=colour, markersize=9 if whole else 6)
                 if not group:
                     axes.annotate(label, (x, y), (4, 4), textcoords="offset points", fontsize=7)
             best = frontier([(x, y) for x, y, _ in own], better)
