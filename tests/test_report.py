@@ -421,15 +421,20 @@ def test_the_answer_is_made_from_the_verdicts(project, undrawn):
     assert re.search(r"“A hidden layer beats[^;]* do not hold;", (ZOO / "index.md").read_text())
 
 
-def test_of_many_claims_those_that_do_not_hold_are_quoted_and_the_others_counted():
+def test_of_many_claims_the_first_and_those_that_do_not_hold_are_quoted_and_the_others_counted():
     verdicts = ["holds"] * 7 + ["does not hold", "undecided"]
     claim = {"metric": "test.accuracy", "estimate": -0.01, "ci95": [-0.02, -0.005]}
     entries = [claim | {"says": f"It is {i}", "verdict": verdict} for i, verdict in enumerate(verdicts)]
+    told = "(-1.00 points [-2.00, -0.50])"
     assert page.answer(entries) == (
-        "7 of 9 claims hold; 1 of 9 claims does not hold: “It is 7” (-1.00 points [-2.00, -0.50]); "
+        f"7 of 9 claims hold: “It is 0” {told} and 6 others; 1 of 9 claims does not hold: “It is 7” {told}; "
         "1 of 9 claims is undecided."
     )
-    assert "“It is 0”" in page.answer(entries[:8])
+    assert page.answer(entries[::-1]) == (
+        f"7 of 9 claims hold; 1 of 9 claims does not hold: “It is 7” {told}; "
+        f"1 of 9 claims is undecided: “It is 8” {told}."
+    )
+    assert "“It is 1”" in page.answer(entries[:8])
 
 
 def test_links_and_pictures_point_at_what_is_there(project):

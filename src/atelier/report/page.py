@@ -90,19 +90,22 @@ def _choice(results: Results, study: Study) -> str:
 
 
 def answer(entries: Entries) -> str:
-    """One sentence made from the verdicts alone. Where there are many, only those that do not hold are quoted."""
+    """One sentence made from the verdicts alone. Of many claims the first and those that do not hold are quoted."""
     if not entries:
         return "This study makes no claim, so there is no verdict; its figures are below."
-    told = []
+    told, many = [], len(entries) > MANY
     for verdict, (singular, plural) in VERBS.items():
         found = [e for e in entries if e["verdict"] == verdict]
-        quoted = [f"“{e['says']}”{_estimate(e)}" for e in found]
-        said = " and ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
-        if len(entries) > MANY:
-            counted = f"{len(found)} of {len(entries)} claims {singular if len(found) == 1 else plural}"
-            told += [counted + (f": {said}" if verdict == settling.FAILS else "")] if found else []
+        shown = [e for e in found if not many or verdict == settling.FAILS or e is entries[0]]
+        named = [f"“{e['says']}”{_estimate(e)}" for e in shown]
+        if many and shown and (left := len(found) - len(shown)):
+            named.append(f"{left} other{'s' * (left > 1)}")
+        said = " and ".join(filter(None, [", ".join(named[:-1]), *named[-1:]]))
+        verb = singular if len(found) == 1 else plural
+        if many and found:
+            told.append(f"{len(found)} of {len(entries)} claims {verb}" + (f": {said}" if said else ""))
         elif found:
-            told.append(f"{said} {singular if len(found) == 1 else plural}")
+            told.append(f"{said} {verb}")
     return "; ".join(told) + "."
 
 
