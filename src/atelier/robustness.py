@@ -25,6 +25,7 @@ UNIVERSAL = {"steps": 100, "batch": 250}
 QUERIES = 300  # of the random search
 FAR = 0.5  # within which every image can be made grey, so that nothing is left to go by
 LADDER = (1, 2, 5, 10, 20)  # steps of PGD, below those of the study
+DRAWN = ("universal", "pgd")  # the attacks whose items are shown: noise makes a large picture
 MORE = 4  # times the study's steps, and its restarts: what do they add?
 
 
@@ -152,15 +153,15 @@ def _batches(target: Target) -> Iterable[tuple[Tensor, Tensor]]:
 
 
 def _rows(every: Target, hard: dict[str, Tensor], classes: list[str], epsilon: float) -> list[Row]:
-    """An item of each class as it is and at its hardest, under what the net says of it; what PGD and the perturbation
-    of all have added, grey where it is nothing, black and white at -+epsilon.
+    """An item of each class as it is and as the attacks of DRAWN make it, under what the net says of it; what they have
+    added, grey where it is nothing, black and white at -+epsilon.
     """
     chosen = first_of_each_class(every.y)
-    shown = {"clean": every.x[chosen]} | {name: x[chosen] for name, x in hard.items()}
+    shown = {"clean": every.x[chosen]} | {name: hard[name][chosen] for name in DRAWN}
     rows: list[Row] = []
     for name, x in shown.items():
         rows.append((name, x.numpy(), [f"as {classes[label]}" for label in every.answers(x)]))
     return rows + [
         (f"{name} adds", (0.5 + (shown[name] - shown["clean"]) / (2 * epsilon)).clamp(0, 1).numpy(), [])
-        for name in ("universal", "pgd")
+        for name in DRAWN
     ]
