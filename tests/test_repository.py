@@ -87,14 +87,27 @@ def chosen_on_validation(study: str) -> dict[str, tuple[dict, params.Recipe]]:
 
 
 def test_the_league_trains_what_validation_items_chose():
-    """Settings and rates of each model as league-trials-<model> chose them, for as long as league-length did."""
-    league = params.load(ROOT / "params.yaml", families=False).study("league")
+    """Settings and rates of each model as league-trials-<model> chose them, for as long as league-length did; of the
+    recurrent net, which is trained apart, as league-rate chose among its best trials.
+    """
+    study = params.load(ROOT / "params.yaml", families=False).study
+    league, apart = study("league"), study("league-recurrent")
     lengths = chosen_on_validation("league-length")
+    (lasting,) = chosen_on_validation("league-rate").values()
     assert set(lengths) == {"dense", "lenet"}
-    for name, model in league.models.items():
+    for name in league.models:
         (chosen,) = chosen_on_validation("league-trials-" + name.partition("-")[0]).values()
-        recipe = league.recipe(name)
         for settings, tried in (chosen, lengths.get(name, chosen)):
-            assert model.settings == settings, name
-            assert [getattr(recipe, key) for key in RECIPE] == [getattr(tried, key) for key in RECIPE], name
-        assert name not in lengths or recipe.epochs == lengths[name][1].epochs
+            assert same_training(league, name, settings, tried), name
+        assert name not in lengths or league.recipe(name).epochs == lengths[name][1].epochs
+    assert same_training(apart, "recurrent", *lasting)
+    assert apart.recipe("recurrent").epochs == lasting[1].epochs
+    assert apart.models["dense"] == league.models["dense"] and apart.recipe("dense") == league.recipe("dense")
+    tried = study("league-trials-recurrent")
+    for name, model in study("league-rate").models.items():
+        assert same_training(tried, name, model.settings, study("league-rate").recipe(name)), name
+
+
+def same_training(study: params.Study, model: str, settings: dict, tried: params.Recipe) -> bool:
+    recipe = study.recipe(model)
+    return study.models[model].settings == settings and all(getattr(recipe, k) == getattr(tried, k) for k in RECIPE)
