@@ -86,12 +86,17 @@ def chosen_on_validation(study: str) -> dict[str, tuple[dict, params.Recipe]]:
     }
 
 
+def same_training(study: params.Study, model: str, settings: dict, tried: params.Recipe) -> bool:
+    recipe = study.recipe(model)
+    return study.models[model].settings == settings and all(getattr(recipe, k) == getattr(tried, k) for k in RECIPE)
+
+
 def test_the_league_trains_what_validation_items_chose():
     """Settings and rates of each model as league-trials-<model> chose them, for as long as league-length did; of the
     recurrent net, which is trained apart, as league-rate chose among its best trials.
     """
     study = params.load(ROOT / "params.yaml", families=False).study
-    league, apart = study("league"), study("league-recurrent")
+    league, apart, rates = study("league"), study("league-recurrent"), study("league-rate")
     lengths = chosen_on_validation("league-length")
     (lasting,) = chosen_on_validation("league-rate").values()
     assert set(lengths) == {"dense", "lenet"}
@@ -104,10 +109,5 @@ def test_the_league_trains_what_validation_items_chose():
     assert apart.recipe("recurrent").epochs == lasting[1].epochs
     assert apart.models["dense"] == league.models["dense"] and apart.recipe("dense") == league.recipe("dense")
     tried = study("league-trials-recurrent")
-    for name, model in study("league-rate").models.items():
-        assert same_training(tried, name, model.settings, study("league-rate").recipe(name)), name
-
-
-def same_training(study: params.Study, model: str, settings: dict, tried: params.Recipe) -> bool:
-    recipe = study.recipe(model)
-    return study.models[model].settings == settings and all(getattr(recipe, k) == getattr(tried, k) for k in RECIPE)
+    for name, model in rates.models.items():
+        assert same_training(tried, name, model.settings, rates.recipe(name)), name
