@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from atelier import files, params, paths, stats, summary, timings
 from atelier.errors import AtelierError
 from atelier.report import costs, figures, page, results, tables
+from atelier.report.drawing import COLOURS
 from atelier.stages import catalogue, report
 
 ZOO = Path("reports/studies/zoo")
@@ -820,9 +822,27 @@ def test_the_page_of_times_shows_what_figures_cost(project):
 
 @pytest.mark.parametrize("group, markers", [("mlp", [".", "*"]), ("", [".", "."])])
 def test_the_star_is_the_net_before_pruning_and_no_model_of_that_name(group, markers):
-    nets = [costs.Net(label, group, figure, {"parameters": 9.0}) for label, figure in (("taylor", 0.8), ("dense", 0.9))]
-    figure = costs.draw(nets, "test.accuracy")
+    figure = costs.draw([_net("taylor", group, 0.8), _net("dense", group, 0.9)])
     assert [line.get_marker() for line in figure.axes[0].lines if line.get_linestyle() == "None"] == markers
+
+
+def test_nets_of_two_metrics_stand_in_two_rows_each_with_its_own_better_end():
+    small, large = {"parameters": 4.0, "bytes": 16.0}, {"parameters": 9.0, "bytes": 36.0}
+    read = [_net("taylor", "mlp", 0.8, small), _net("dense", "mlp", 0.9, large)]
+    rebuild = [
+        _net("taylor", "autoencoder", 0.2, small, "test.mae"),
+        _net("dense", "autoencoder", 0.3, large, "test.mae"),
+    ]
+    figure = costs.draw([*rebuild, *read])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["test mae", "", "test accuracy (%)", ""]
+    lines = [next(line for line in axes.lines if line.get_linestyle() == "-") for axes in figure.axes]
+    best = [line.get_ydata() for line in lines]
+    assert [list(y) for y in best] == [[0.2], [0.2], [80, 90], [80, 90]]
+    assert [lines[0].get_color(), lines[2].get_color()] == [COLOURS[0], COLOURS[1]]
+
+
+def _net(label, group, figure, spent=MappingProxyType({"parameters": 9.0}), metric="test.accuracy"):
+    return costs.Net(label, group, metric, figure, spent)
 
 
 # --- times

@@ -10,6 +10,7 @@ from atelier.report.drawing import COLOURS, Plans, by_decades, frontier, grid
 from atelier.report.results import Results, higher_is_better
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DENSE = "dense"
@@ -18,10 +19,11 @@ RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runti
 
 
 class Net(NamedTuple):
-    """A point of a picture: its figure, as a mean, and what it costs, by name."""
+    """A point of a picture: its figure, the mean of a metric, and what it costs, by name."""
 
     label: str
     group: str
+    metric: str
     figure: float
     costs: Mapping[str, float]
 
@@ -69,11 +71,11 @@ def of_models(results: Results, jobs: Sequence[dict[str, Any]]) -> Plans:
         }
         figure = results.summary(model, metric)["mean"]
         if None not in (figure, *costs.values()):
-            nets.append(Net(model, "", figure, costs))
+            nets.append(Net(model, "", metric, figure, costs))
     differs = [name for name in (nets[0].costs if nets else ()) if len({net.costs[name] for net in nets}) > 1]
     nets = [net._replace(costs={name: net.costs[name] for name in differs}) for net in nets]
     caption = "Test figure against what a model costs, means over seeds; the line: models that no other beats in both."
-    return {"models.png": (caption, lambda: draw(nets, metric))} if len(nets) > 2 and differs else {}
+    return {"models.png": (caption, lambda: draw(nets))} if len(nets) > 2 and differs else {}
 
 
 def _mean(values: Sequence[float | None], scale: float) -> float | None:
@@ -91,7 +93,7 @@ def of_pruned(results: Results, records: Sequence[dict[str, Any]]) -> Plans:
         if costs and None not in costs.values():
             nets.append(net._replace(costs=costs))
     caption = "Test figure of dense (stars) and fine-tuned nets against milliseconds in PyTorch, one thread."
-    return {"pruned.png": (caption, lambda: draw(nets, _metric(results)))} if nets else {}
+    return {"pruned.png": (caption, lambda: draw(nets))} if nets else {}
 
 
 def of_sizes(results: Results) -> Plans:
@@ -101,7 +103,7 @@ def of_sizes(results: Results) -> Plans:
         "Test figure of dense (stars) and fine-tuned nets against their size, means over seeds; bytes are those of the "
         "net's file as it is; the lines: nets that no other of the model beats in both."
     )
-    return {"frontier.png": (caption, lambda: draw(nets, _metric(results)))} if nets else {}
+    return {"frontier.png": (caption, lambda: draw(nets))} if nets else {}
 
 
 def _tuned(results: Results) -> list[tuple[Net, tuple[int, ...]]]:
@@ -110,13 +112,14 @@ def _tuned(results: Results) -> list[tuple[Net, tuple[int, ...]]]:
     for group in results.pruned:
         if group["recovery"] == "finetune" and group["test"]["mean"] is not None:
             label = f"{group['criterion']} {group['schedule']} {group['level']:g}"
-            found.append((Net(label, group["model"], group["test"]["mean"], _sizes(group)), group["widths"]))
-    for model in dict.fromkeys(net.group for net, _ in found):
+            net = Net(label, group["model"], f"test.{group['metric']}", group["test"]["mean"], _sizes(group))
+            found.append((net, group["widths"]))
+    for model, metric in {net.group: net.metric for net, _ in found}.items():
         dense = [point for point in results.points if point["model"] == model and not point["level"]]
         sizes = {name: _mean([point.get(name) for point in dense], 1) for name in SIZES}
         figure = next(g["dense"]["mean"] for g in results.pruned if g["model"] == model)
         if figure is not None:
-            found.append((Net(DENSE, model, figure, _sizes(sizes)), tuple(dense[0]["widths"])))
+            found.append((Net(DENSE, model, metric, figure, _sizes(sizes)), tuple(dense[0]["widths"])))
     return found
 
 
@@ -124,29 +127,33 @@ def _sizes(entry: Mapping[str, Any]) -> dict[str, float]:
     return {name.replace("_", "-"): entry[name] for name in SIZES if entry.get(name) is not None}
 
 
-def _metric(results: Results) -> str:
-    return f"test.{results.pruned[0]['metric']}"
-
-
-def draw(nets: Sequence[Net], metric: str) -> "Figure":
-    """A panel for each cost, a colour for each group, a line along each group's frontier."""
+def draw(nets: Sequence[Net]) -> "Figure":
+    """A row for each metric, a panel for each cost, a colour for each group, a line along each group's frontier."""
     names, groups = list(nets[0].costs), list(dict.fromkeys(net.group for net in nets))
-    figure, panels = grid(len(names), len(names), 4.2, 3.4, sharey=True)
-    scale, better = tables.scale(metric), higher_is_better(metric)
-    for axes, name in zip(panels, names, strict=True):
-        for group, colour in zip(groups, itertools.cycle(COLOURS)):
-            own = [(net.costs[name], scale * net.figure, net.label) for net in nets if net.group == group]
-            for x, y, label in own:
-                whole = group and label == DENSE  # labels without a group are names of models
-                axes.plot(x, y, "*" if whole else ".", color=colour, markersize=9 if whole else 6)
-                if not group:
-                    axes.annotate(label, (x, y), (4, 4), textcoords="offset points", fontsize=7)
-            best = frontier([(x, y) for x, y, _ in own], better)
-            axes.plot(*zip(*best, strict=True), "-", color=colour, alpha=0.5, label=group or None)
-        axes.set_xlabel(name)
+    metrics = list(dict.fromkeys(net.metric for net in nets))
+    colours = dict(zip(groups, itertools.cycle(COLOURS)))
+    figure, panels = grid(len(metrics) * len(names), len(names), 4.2, 3.4, sharex="col", sharey="row")
+    for axes, (metric, name) in zip(panels, itertools.product(metrics, names), strict=True):
+        for group in dict.fromkeys(net.group for net in nets if net.metric == metric):
+            own = [net for net in nets if (net.group, net.metric) == (group, metric)]
+            _draw_group(axes, own, name, metric, colours[group])
         axes.margins(x=0.1)
         by_decades(axes)
-    panels[0].set_ylabel(tables.label(metric))
-    if groups != [""]:
-        panels[-1].legend()
+    for axes, name in zip(panels[-len(names) :], names, strict=True):
+        axes.set_xlabel(name)
+    for first, last, metric in zip(panels[:: len(names)], panels[len(names) - 1 :: len(names)], metrics, strict=True):
+        first.set_ylabel(tables.label(metric))
+        if groups != [""]:
+            last.legend()
     return figure
+
+
+def _draw_group(axes: "Axes", nets: Sequence[Net], cost: str, metric: str, colour: str) -> None:
+    points = [(net.costs[cost], tables.scale(metric) * net.figure) for net in nets]
+    for (x, y), net in zip(points, nets, strict=True):
+        whole = net.group and net.label == DENSE  # labels without a group are names of models
+        axes.plot(x, y, "*" if whole else ".", color=colour, markersize=9 if whole else 6)
+        if not net.group:
+            axes.annotate(net.label, (x, y), (4, 4), textcoords="offset points", fontsize=7)
+    best = frontier(points, higher_is_better(metric))
+    axes.plot(*zip(*best, strict=True), "-", color=colour, alpha=0.5, label=nets[0].group or None)
