@@ -1,6 +1,7 @@
 """Experiments: what each measures is so, its stage writes whole reports, and hand gradients' faults are seen."""
 
 import inspect
+import itertools
 import math
 import re
 
@@ -48,6 +49,10 @@ SETTINGS = {
         {"positive": 0, "share": 0.1, "epochs": 6, "batch": "full"},
     ],
     "gradient-norms": [{"hidden": (5,), "epochs": 2}, {"hidden": (5, 4), "epochs": 2, "init": "normal"}],
+    "integers": [
+        {"hidden": (12, 8), "epochs": 2, "tuning": 1},
+        {"hidden": (12, 8), "epochs": 2, "tuning": 1, "level": 0.5},
+    ],
     "kl-divergence": [{"posterior": name, "units": 2, "draws": 500} for name in ("gaussian", "student", "uniform")],
     "learned-features": [
         {"net": "logistic", "features": "orientations", "epochs": 2},
@@ -154,6 +159,18 @@ def test_a_file_holds_the_net_that_its_steps_lead_to(store):
         assert found["test.exact"] == found["test.refused"] == 1.0 and found["test.onnx"] < 1e-4
         assert found["test.bytes"] == sum(found["series"]["ledger"].values()) < found["test.int8_bytes"]
     assert "validation.accuracy" in sparse and "validation.accuracy" not in cut
+
+
+def test_fewer_nodes_and_integers_are_judged_beside_the_dense_net_in_floats(store):
+    dense, half = (experiments.load("integers").measure(0, store, **s) for s in SETTINGS["integers"])
+    assert (
+        half["test.multiply_adds"] == 36 * 6 + 6 * 4 + 4 * 4 and dense["test.multiply_adds"] == 36 * 12 + 12 * 8 + 8 * 4
+    )
+    for split, found in itertools.product(("validation", "test"), (dense, half)):
+        lost = dense[f"{split}.accuracy"] - found[f"{split}.int8_accuracy"]
+        assert found[f"{split}.lost"] == pytest.approx(lost)
+    assert half["test.int8_bytes"] < dense["test.int8_bytes"]
+    assert {record["net"] for record in half["latency"]} == {"dense", "without 0.5"}
 
 
 def test_a_step_that_is_no_recipe_is_refused_before_anything_runs():
