@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 from atelier.data.store import Store
 from atelier.experiments import dense_net
 from atelier.layers import Width
-from atelier.report.drawing import COLOURS, Plans, grid
+from atelier.report.drawing import COLOURS, Plans, by_decades, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,12 +122,16 @@ def _draw_costs(series: dict[str, list[Any]]) -> "Figure":
     costs = [_mean(runs, "test.multiply_adds") for _, runs in by_cost]
     for metric, colour, label in (("accuracy_cut", COLOURS[1], "before"), ("accuracy", COLOURS[0], "after")):
         axes.plot(costs, [100 * _mean(runs, f"test.{metric}") for _, runs in by_cost], "o-", color=colour, label=label)
+    upright = {"rotation": 90, "ha": "center", "va": "top", "fontsize": 7}
     for (model, runs), cost in zip(by_cost, costs, strict=True):
-        axes.annotate(model, (cost, 100 * _mean(runs, "test.accuracy")), (0, 5), textcoords="offset points", fontsize=7)
-    axes.set(xlabel="multiply-adds of an image, thousands", ylabel="test accuracy (%)", xscale="log")
-    axes.set_xticks(costs, [f"{cost / 1000:.0f}" for cost in costs])
-    axes.minorticks_off()
-    axes.legend()
+        axes.annotate(
+            model, (cost, 100 * _mean(runs, "test.accuracy_cut")), (0, -7), textcoords="offset points", **upright
+        )
+    axes.set(xlabel="multiply-adds of an image", ylabel="test accuracy (%)")
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom - (top - bottom) / 3, top)  # room for the lowest name
+    by_decades(axes)
+    axes.legend(loc="lower center")
     return figure
 
 
