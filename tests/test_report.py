@@ -21,7 +21,7 @@ from PIL import Image
 
 from atelier import files, params, paths, stats, summary, timings
 from atelier.errors import AtelierError
-from atelier.report import costs, figures, page, results, tables
+from atelier.report import costs, figures, page, pruned, results, tables
 from atelier.report.drawing import COLOURS
 from atelier.stages import catalogue, report
 
@@ -425,7 +425,8 @@ def test_the_answer_is_made_from_the_verdicts(project, undrawn):
 
 def test_of_many_claims_the_first_and_those_that_do_not_hold_are_quoted_and_the_others_counted():
     verdicts = ["holds"] * 7 + ["does not hold", "undecided"]
-    claim = {"metric": "test.accuracy", "estimate": -0.01, "ci95": [-0.02, -0.005]}
+    claim = {"kind": "greater", "models": ["one", "other"], "compared": [0.9, 0.91]}
+    claim |= {"metric": "test.accuracy", "estimate": -0.01, "ci95": [-0.02, -0.005]}
     entries = [claim | {"says": f"It is {i}", "verdict": verdict} for i, verdict in enumerate(verdicts)]
     told = "(-1.00 points [-2.00, -0.50])"
     assert page.answer(entries) == (
@@ -437,6 +438,22 @@ def test_of_many_claims_the_first_and_those_that_do_not_hold_are_quoted_and_the_
         f"1 of 9 claims is undecided: “It is 8” {told}."
     )
     assert "“It is 1”" in page.answer(entries[:8])
+
+
+@pytest.mark.parametrize(
+    ("models", "compared", "estimate", "ends", "told"),
+    [
+        (["a"], [0.001, 0.005], 0.004, [0.003, 0.005], "0.10 % [0.00, 0.20] against 0.50 %"),  # lower than 0.5 %
+        (["a"], [0.98, 0.97], 0.01, [0.008, 0.012], "98.00 % [97.80, 98.20] against 97.00 %"),
+        (["a"], [0.96, 0.97], -0.01, [-0.012, -0.008], "96.00 % [95.80, 96.20] against 97.00 %"),
+        (["a", "ridge"], [0.98, 0.97], 0.01, None, "98.00 % against 97.00 %"),
+        (["a", "b"], [0.98, 0.97], 0.01, [0.008, 0.012], "+1.00 points [+0.80, +1.20]"),
+    ],
+)
+def test_an_answer_gives_the_figure_where_a_number_is_its_measure(models, compared, estimate, ends, told):
+    entry = {"metric": "test.accuracy", "says": "It is so", "verdict": "holds", "kind": "greater", "models": models}
+    entry |= {"compared": compared, "estimate": estimate, "ci95": ends}
+    assert page.answer([entry], floors={"ridge": {}}) == f"“It is so” ({told}) holds."
 
 
 def test_links_and_pictures_point_at_what_is_there(project):
@@ -791,6 +808,18 @@ def test_what_is_left_of_each_layer_is_drawn_where_layers_compete(project):
     report.main("zoo")
     assert (ZOO / "figures/layers.png").exists()
     assert "figures/layers.png" in section("Pruning")
+
+
+def test_the_legend_of_pruned_nets_names_what_is_drawn_and_nothing_else(project):
+    def also_gradual(found):
+        tuned = [p for p in found["points"] if p["recovery"] in ("finetune", "scratch-epochs")]
+        found["points"] += [point | {"schedule": "gradual", "chosen": False} for point in tuned]
+
+    edit(ZOO / "pruning.json", also_gradual)
+    _, draw = pruned.plans(results.read(ZOO, "zoo", params.load(families=False).entry("zoo")))["pruning-cnn.png"]
+    shown = {text.get_text() for axes in draw().axes if axes.get_legend() for text in axes.get_legend().get_texts()}
+    both = {f"{recovery}, {way}" for recovery in ("finetune", "scratch-epochs") for way in ("gradual", "one-shot")}
+    assert shown == both | {"none, one-shot", "dense"}
 
 
 def test_the_page_of_times_shows_what_figures_cost(project):

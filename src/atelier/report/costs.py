@@ -92,7 +92,10 @@ def of_pruned(results: Results, records: Sequence[dict[str, Any]]) -> Plans:
         costs = {f"milliseconds for {_items(b)}": times.get((net.group, *widths, b)) for b in batches}
         if costs and None not in costs.values():
             nets.append(net._replace(costs=costs))
-    caption = "Test figure of dense (stars) and fine-tuned nets against milliseconds in PyTorch, one thread."
+    caption = (
+        "Test figure of dense (stars) and fine-tuned nets against milliseconds in PyTorch, one thread. The nets of a "
+        "model were timed in turns, one model after the other: compare times within a model."
+    )
     return {"pruned.png": (caption, lambda: draw(nets))} if nets else {}
 
 

@@ -1,6 +1,6 @@
 """A study's page: the question, the answer, then what the answer rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from atelier import assess
@@ -34,7 +34,7 @@ def page(
     name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
     sections = [
         f"# {study.asks}",
-        f"**Answer.** {answer(entries) if entries else _choice(results, study)}",
+        f"**Answer.** {answer(entries, results.floors) if entries else _choice(results, study)}",
         study.note or "",
         f"Study `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
         tables.main(results, study.published),
@@ -67,7 +67,7 @@ def experiment(
     name, seeds = results.study, f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
     sections = [
         f"# {entry.asks}",
-        f"**Answer.** {answer(entries)}",
+        f"**Answer.** {answer(entries, results.floors)}",
         entry.note or "",
         f"Experiment `{name}` on {results.dataset}, {seeds}. {HOW_TO_READ}",
         *_section("Measured", tables.everything(results), about["measures"]),
@@ -89,15 +89,18 @@ def _choice(results: Results, study: Study) -> str:
     return f"Validation items decide: {'; '.join(told)}." if told else answer(())
 
 
-def answer(entries: Entries) -> str:
-    """One sentence made from the verdicts alone. Of many claims the first and those that do not hold are quoted."""
+def answer(entries: Entries, floors: Collection[str] = ()) -> str:
+    """One sentence made from the verdicts alone. Of many claims the first and those that do not hold are quoted.
+
+    floors: names of the methods that train no net, with which claims may compare.
+    """
     if not entries:
         return "This study makes no claim, so there is no verdict; its figures are below."
     told, many = [], len(entries) > MANY
     for verdict, (singular, plural) in VERBS.items():
         found = [e for e in entries if e["verdict"] == verdict]
         shown = [e for e in found if not many or verdict == settling.FAILS or e is entries[0]]
-        named = [f"“{e['says']}”{_estimate(e)}" for e in shown]
+        named = [f"“{e['says']}”{_found(e, floors)}" for e in shown]
         if many and shown and (left := len(found) - len(shown)):
             named.append(f"{left} other{'s' * (left > 1)}")
         said = " and ".join(filter(None, [", ".join(named[:-1]), *named[-1:]]))
@@ -109,11 +112,23 @@ def answer(entries: Entries) -> str:
     return "; ".join(told) + "."
 
 
-def _estimate(entry: dict[str, Any]) -> str:
-    if entry["estimate"] is None:
+def _found(entry: dict[str, Any], floors: Collection[str]) -> str:
+    """What a verdict rests on: the figure itself where a number or a floor is its measure, the difference elsewhere."""
+    metric, estimate, ends = entry["metric"], entry["estimate"], entry["ci95"]
+    if estimate is None:
         return ""
-    ends = "" if entry["ci95"] is None else " " + tables.interval(entry["metric"], entry["ci95"], True)
-    return f" ({tables.with_unit(entry['metric'], entry['estimate'], True)}{ends})"
+    alone = entry["kind"] == "greater" and set(entry["models"][1:]) <= set(floors)
+    if not alone:
+        return f" ({tables.with_unit(metric, estimate, True)}{_ends(metric, ends, True)})"
+    figure, bound = entry["compared"]
+    if ends:
+        lower = (figure - bound) * estimate < 0  # the estimate is then the bound less the figure
+        ends = [bound - end for end in reversed(ends)] if lower else [bound + end for end in ends]
+    return f" ({tables.with_unit(metric, figure)}{_ends(metric, ends)} against {tables.with_unit(metric, bound)})"
+
+
+def _ends(metric: str, ci95: Sequence[float] | None, signed: bool = False) -> str:
+    return "" if ci95 is None else " " + tables.interval(metric, ci95, signed)
 
 
 def _section(title: str, *bodies: str) -> list[str]:
@@ -212,10 +227,13 @@ def _families(results: Results, pictures: dict[str, str]) -> list[str]:
 def _pruning(results: Results, pictures: dict[str, str]) -> list[str]:
     """The chosen points open, all points folded."""
     note = (
-        "Level: the share of nodes removed. Points are chosen on validation items (✓) and tested once; brackets hold "
-        "shares of the dense net. Differences are paired by seed: with the dense net; with nets of the same shape from "
-        "fresh weights, trained for as many epochs in all (scratch-epochs) or as many multiply-adds (scratch-madds); "
-        f"and with one whose nodes were drawn by lot (random). Latency: see the [times]({_times(results)})."
+        "Level: the share of nodes removed. ✓: the highest level of its kind at which validation items show no more "
+        "loss than the study allows; [params.yaml](../../../params.yaml) says under `prune` how much that is, and how "
+        "nets are fine-tuned; a mean absolute error may grow by 5 %. Brackets hold shares of the dense net. "
+        "Differences are paired by seed: with the dense net; with nets of the same shape from fresh weights, trained "
+        "for as many epochs as the dense net and its fine-tuning together (scratch-epochs), or for as many "
+        "multiply-adds as the dense net takes in so many epochs, no fewer than pruning took (scratch-madds); and "
+        f"with a net whose nodes were drawn by lot (random). Latency: see the [times]({_times(results)})."
     )
     bodies = [_picture("frontier.png", pictures), _picture("layers.png", pictures)]
     for model, entry in results.models.items():

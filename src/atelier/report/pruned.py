@@ -47,6 +47,8 @@ def _pruning(results: Results, model: str) -> "Figure":
     for axes, (criterion, size) in zip(panels, itertools.product(criteria, sizes), strict=True):
         for schedule, recovery in itertools.product(schedules, recoveries):
             line = [g for g in groups if [g[k] for k in _WAY] == [criterion, schedule, recovery]]
+            if not line:  # not every schedule has every recovery
+                continue
             line.sort(key=lambda g: g[size])
             x, y = [g[size] for g in line], [scale * g["test"]["mean"] for g in line]
             colour, style = COLOURS[recoveries.index(recovery)], STYLES[schedules.index(schedule)]
