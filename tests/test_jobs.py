@@ -726,7 +726,8 @@ def test_where_workers_train_the_train_stage_itself_needs_no_torch(project):
 
 def test_a_wrong_setting_that_a_worker_finds_is_told_in_one_line(project):
     write_params(project, {"net": {"family": "mlp", "hidden": [12], "activaton": "elu"}}, workers=2)
-    quiet = os.environ | {"PYTHONWARNINGS": "ignore"}  # a worker that ends may warn of a semaphore that is gone already
+    # As workers end, joblib may warn of a semaphore that is gone already.
+    quiet = os.environ | {"PYTHONWARNINGS": "ignore:resource_tracker"}
     command = [sys.executable, "-m", "atelier", "train", "tiny"]
     done = subprocess.run(command, capture_output=True, text=True, env=quiet)
     assert done.returncode == 2 and "did you mean activation?" in done.stderr

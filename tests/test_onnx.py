@@ -106,7 +106,7 @@ def test_eight_bits_are_smaller_and_say_nearly_the_same(name, settings, monkeypa
     small = onnx.int8(whole, x)
     assert len(small) < 0.6 * len(whole)
     found, exact = onnx.run(onnx.session(small), x), said(model, x)
-    share = 0.5 if products_saturate() else 0.05
+    share = 0.3 if name == "recurrent" and products_saturate() else 0.05
     assert np.abs(found - exact).mean() < share * np.abs(exact - exact.mean(axis=0)).max()
     assert not np.array_equal(found, exact)
     assert not list(tmp_path.iterdir()), "no temporary file is left"

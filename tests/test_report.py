@@ -453,7 +453,7 @@ def test_of_many_claims_the_first_and_those_that_do_not_hold_are_quoted_and_the_
 def test_an_answer_gives_the_figure_where_a_number_is_its_measure(models, compared, estimate, ends, told):
     entry = {"metric": "test.accuracy", "says": "It is so", "verdict": "holds", "kind": "greater", "models": models}
     entry |= {"compared": compared, "estimate": estimate, "ci95": ends}
-    assert page.answer([entry], floors={"ridge": {}}) == f"“It is so” ({told}) holds."
+    assert page.answer([entry], floors={"ridge"}) == f"“It is so” ({told}) holds."
 
 
 def test_links_and_pictures_point_at_what_is_there(project):
