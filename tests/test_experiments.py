@@ -60,6 +60,13 @@ SETTINGS = {
         {"net": "cnn", "epochs": 2},
         {"net": "cnn", "permuted": True, "epochs": 2},
     ],
+    "lenet-files": [
+        {
+            "net": "300-100",
+            "steps": [{"epochs": 2}, {"epochs": 1, "thin": {"what": "weights", "level": 0.9}}],
+            "coder": "huffman",
+        },
+    ],
     "linear-autoencoder": [{"width": 3, "epochs": 2, "lr": 0.5}, {"width": 3, "batch": "full", "epochs": 2, "lr": 0.5}],
     "low-rank": [
         {"hidden": (12, 8), "epochs": 2, "tuning": 1},
