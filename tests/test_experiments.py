@@ -168,6 +168,17 @@ def test_a_file_holds_the_net_that_its_steps_lead_to(store):
     assert "validation.accuracy" in sparse and "validation.accuracy" not in cut
 
 
+def test_a_frontier_shows_nets_once_that_only_their_coder_tells_apart(monkeypatch):
+    files_of_lenet = experiments.load("lenet-files")
+    both = ("frontier.png", "ledger.png")
+    monkeypatch.setattr(files_of_lenet.small_files, "pictures", lambda _, models, __: dict.fromkeys(both, list(models)))
+    models = {"huffman": {"steps": (1,)}, "range": {"steps": (1,)}, "nodes": {"steps": (2,)}}
+    assert files_of_lenet.pictures(None, models, {}) == {
+        "frontier.png": ["huffman", "nodes"],
+        "ledger.png": ["huffman", "range", "nodes"],
+    }
+
+
 def test_fewer_nodes_and_integers_are_judged_beside_the_dense_net_in_floats(store):
     dense, half = (experiments.load("integers").measure(0, store, **s) for s in SETTINGS["integers"])
     for found, (first, second) in ((dense, (64, 32)), (half, (32, 16))):
