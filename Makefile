@@ -15,7 +15,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: STUDY := quickstart
-run: study  ## the main job: the study quickstart, about a minute and a half on 2 cores
+run: study  ## the main job: the study quickstart, about three minutes on 2 cores the first time
 
 study: $(READY)  ## one study or experiment: make study STUDY=depth
 	@stage=$$(python -m atelier check --study $(STUDY)) && dvc repro --quiet $$stage
