@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +25,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from atelier import noise
+from atelier import files, noise
 from atelier.data import formats, overview, sources
 from atelier.data.items import Pixels, items
 from atelier.data.splits import hold_out
@@ -566,6 +567,27 @@ def test_preparing_again_gives_the_same_bytes(digits, tmp_path, monkeypatch):
     (tmp_path / "data/noisy/digits/test.old-0.7.npz").write_bytes(b"of earlier parameters")
     add_noise.main("digits")
     assert tree(tmp_path) == tree(digits)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_bytes_of_arrays_are_those_of_every_python(old, tmp_path, monkeypatch):
+    """3.11.3 and before wrote the sizes twice, and a lower version, in the header of a member of 64-bit sizes."""
+    if old:
+        now = zipfile.ZipInfo.FileHeader
+
+        def before(entry: zipfile.ZipInfo, zip64: bool | None = None) -> bytes:
+            lowest = entry.extract_version
+            header = now(entry, zip64)
+            entry.extract_version = entry.create_version = lowest
+            return header[:4] + struct.pack("<H", lowest) + header[6:18] + struct.pack("<LL", 24, 24) + header[26:]
+
+        monkeypatch.setattr(zipfile.ZipInfo, "FileHeader", before)
+    arrays = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3), "scale": np.float64(255)}
+    files.write_arrays(tmp_path / "a.npz", **arrays)
+    digest = hashlib.sha256((tmp_path / "a.npz").read_bytes()).hexdigest()
+    assert digest == "6e99d301160a32547f2936f29ef838fa7c187ea73b2c1a48823162027e165e54"
+    with np.load(tmp_path / "a.npz") as read:
+        assert all((read[name] == array).all() for name, array in arrays.items())
 
 
 def test_a_published_test_set_is_used_as_it_is(project, mirror, monkeypatch):

@@ -60,13 +60,7 @@ SETTINGS = {
         {"net": "cnn", "epochs": 2},
         {"net": "cnn", "permuted": True, "epochs": 2},
     ],
-    "lenet-files": [
-        {
-            "net": "300-100",
-            "steps": [{"epochs": 2}, {"epochs": 1, "thin": {"what": "weights", "level": 0.9}}],
-            "coder": "huffman",
-        },
-    ],
+    "lenet-files": [{"net": "300-100", "steps": [{"epochs": 1}]}],
     "linear-autoencoder": [{"width": 3, "epochs": 2, "lr": 0.5}, {"width": 3, "batch": "full", "epochs": 2, "lr": 0.5}],
     "low-rank": [
         {"hidden": (12, 8), "epochs": 2, "tuning": 1},
@@ -172,10 +166,15 @@ def test_a_frontier_shows_nets_once_that_only_their_coder_tells_apart(monkeypatc
     files_of_lenet = experiments.load("lenet-files")
     both = ("frontier.png", "ledger.png")
     monkeypatch.setattr(files_of_lenet.small_files, "pictures", lambda _, models, __: dict.fromkeys(both, list(models)))
-    models = {"huffman": {"steps": (1,)}, "range": {"steps": (1,)}, "nodes": {"steps": (2,)}}
+    models = {
+        "huffman": {"net": "lenet-5", "steps": (1,), "coder": "huffman"},
+        "range": {"net": "lenet-5", "steps": (1,)},
+        "nodes": {"net": "lenet-5", "steps": (2,)},
+        "dense": {"net": "300-100", "steps": (1,)},
+    }
     assert files_of_lenet.pictures(None, models, {}) == {
-        "frontier.png": ["huffman", "nodes"],
-        "ledger.png": ["huffman", "range", "nodes"],
+        "frontier.png": ["huffman", "nodes", "dense"],
+        "ledger.png": ["huffman", "range", "nodes", "dense"],
     }
 
 

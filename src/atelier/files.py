@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,20 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """An uncompressed .npz: its checksums catch flipped bits, its bytes depend on the arrays alone."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(_Member(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
     write_bytes(path, buffer.getvalue())
+
+
+class _Member(zipfile.ZipInfo):
+    """With the header that Python gives a member of 64-bit sizes since 3.11.4; np.savez takes that of any release."""
+
+    def FileHeader(self, zip64: bool | None = None) -> bytes:
+        self.create_version = self.extract_version = zipfile.ZIP64_VERSION
+        header = super().FileHeader(zip64)
+        return header[:18] + b"\xff" * 8 + header[26:]  # both sizes: they are in the field of 64-bit ones
 
 
 def sha256(path: Path) -> str:

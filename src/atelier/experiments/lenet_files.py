@@ -13,7 +13,9 @@ __all__ = ["USES", "measure", "pictures", "text"]
 
 def pictures(store: Store, models: dict[str, dict[str, Any]], series: dict[str, list[Any]]) -> Plans:
     """Those of small-files. Of nets that differ in their coder alone the frontier shows one: their points coincide."""
-    distinct = {str(settings["steps"]): model for model, settings in reversed(models.items())}
-    shown = {model: models[model] for model in models if model in distinct.values()}
+    shown: dict[str, dict[str, Any]] = {}
+    for model, settings in models.items():
+        if {**settings, "coder": None} not in [{**other, "coder": None} for other in shown.values()]:
+            shown[model] = settings
     frontier = small_files.pictures(store, shown, series)["frontier.png"]
     return small_files.pictures(store, models, series) | {"frontier.png": frontier}
